@@ -1,0 +1,223 @@
+"""Settings, read once and frozen: flags > `PINGUP_*` environment > `--config FILE` (TOML) > defaults.
+
+Nested names join with two underscores in the environment (`PINGUP_HTTP__PORT`). A secret may stand in a
+file instead: `PINGUP_ADMIN_TOKEN_FILE` names the file that `PINGUP_ADMIN_TOKEN` would hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from pingup.errors import Unusable
+from pingup.sources import USAGE, in_words, nest, read_toml
+
+PREFIX = "PINGUP_"
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class Duration(timedelta):
+    """A length of time that is written like `30d`."""
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of settings by name."""
+
+
+class HttpSettings(_Section, frozen=True):
+    """Where REST listens. Port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8787
+
+
+class MqttSettings(_Section, frozen=True):
+    """Where the embedded broker listens. Port 0 takes a free one."""
+
+    mode: Literal["embedded"] = "embedded"
+    host: str = "127.0.0.1"
+    port: Port = 1883
+
+
+class SecuritySettings(_Section, frozen=True):
+    """How old and how far ahead a timestamp may be, and what the specification's first agents need."""
+
+    max_past: Duration = Duration(days=30)
+    max_future: Duration = Duration(minutes=5)
+    secret_as_bearer: bool = False
+    unsigned_results: bool = False
+
+
+class LogSettings(_Section, frozen=True):
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.TEXT
+
+
+class RetentionSettings(_Section, frozen=True):
+    """How long telemetry is kept."""
+
+    metrics: Duration = Duration(days=90)
+    discovery: Duration = Duration(days=90)
+
+
+class PresenceSettings(_Section, frozen=True):
+    """An agent that names no interval is offline after this long without a message."""
+
+    offline_after: Duration = Duration(minutes=5)
+
+
+class Settings(_Section, frozen=True):
+    """All of the server's settings."""
+
+    data_dir: Path = Path("pingup-data")
+    admin_token: str | None = None
+    http: HttpSettings = HttpSettings()
+    mqtt: MqttSettings = MqttSettings()
+    security: SecuritySettings = SecuritySettings()
+    log: LogSettings = LogSettings()
+    retention: RetentionSettings = RetentionSettings()
+    presence: PresenceSettings = PresenceSettings()
+
+
+_SECRETS = frozenset({"admin_token"})
+
+
+def load(
+    *,
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    config: Path | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings out of the three sources, the first one that names a value wins.
+
+    Args:
+        flags: values by dotted name (`http.port`); None counts as not given.
+        environ: the environment; only `PINGUP_*` is read.
+        config: a TOML file.
+        defaults: by dotted name, what counts in place of the usual defaults.
+
+    Raises:
+        Unusable: an unknown name or a bad value; the text names it and where it came from.
+    """
+    values: dict[str, Any] = {}
+    _merge(values, nest(defaults or {}), "the defaults")
+    if config is not None:
+        _merge(values, read_toml(config), str(config))
+    _merge(values, _read_environ(environ), "the environment")
+    _merge(values, nest(flags), "the flags")
+    settings = _convert(values, "the settings")
+    _check_admin_token(settings.admin_token)
+    return settings
+
+
+def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, str] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX).lower().replace("__", ".")
+        if name.removesuffix("_file") in _SECRETS and name.endswith("_file"):
+            values.setdefault(name.removesuffix("_file"), _read_secret(variable, text))
+        elif _is_known(name):
+            values[name] = text
+    return nest(values)
+
+
+def _is_known(name: str) -> bool:
+    """Whether a variable is one of ours; the agent's and the tests' share the prefix."""
+    section, _, field = name.partition(".")
+    fields = {entry.encode_name: entry for entry in msgspec.structs.fields(Settings)}
+    if section not in fields:
+        return False
+    inner = fields[section].type
+    if not (isinstance(inner, type) and issubclass(inner, _Section)):
+        return not field
+    if not field:
+        return False
+    if field not in inner.__struct_fields__:
+        raise Unusable(f"there is no setting {name} (from {PREFIX}{name.upper().replace('.', '__')})", USAGE)
+    return True
+
+
+def _read_secret(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise Unusable(f"cannot read the file {path} that {variable} names: {problem}", USAGE) from problem
+
+
+def _merge(values: dict[str, Any], newer: Mapping[str, Any], origin: str) -> None:
+    """Lay newer values over the older ones; each source is checked by itself, so that it can be named."""
+    _convert(newer, origin)
+    for name, value in newer.items():
+        if isinstance(value, Mapping):
+            values.setdefault(name, {}).update(value)
+        else:
+            values[name] = value
+
+
+def _convert(values: Mapping[str, Any], origin: str) -> Settings:
+    try:
+        return msgspec.convert(values, Settings, strict=False, dec_hook=_read_custom)
+    except msgspec.ValidationError as problem:
+        raise Unusable(f"bad setting in {origin}: {in_words(problem)}", USAGE) from problem
+
+
+def _read_custom(wanted: type, value: Any) -> Any:
+    """Types that the parser doesn't know by itself."""
+    if isinstance(value, wanted):
+        return value
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    if wanted is Duration and isinstance(value, str):
+        return parse_duration(value)
+    raise ValueError(f"cannot read {value!r}")
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
+_LONGEST = timedelta(days=36_500)
+
+
+def parse_duration(text: str) -> Duration:
+    """A duration as people write it: `90s`, `5m`, `1h`, `30d`, `2w`.
+
+    Raises:
+        ValueError: it is anything else, or none at all, or longer than a calendar.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
+    if not 0 < seconds <= _LONGEST.total_seconds():
+        raise ValueError(f"{text!r} is no duration like 90s, 5m, 1h or 30d")
+    return Duration(seconds=seconds)
+
+
+def is_admin_token(text: str) -> bool:
+    """Whether it is long enough to be one: 32 or more visible ASCII characters."""
+    return re.fullmatch(r"[\x21-\x7e]{32,}", text) is not None
+
+
+def _check_admin_token(token: str | None) -> None:
+    if token is not None and not is_admin_token(token):
+        raise Unusable("PINGUP_ADMIN_TOKEN must have 32 or more visible ASCII characters", USAGE)
