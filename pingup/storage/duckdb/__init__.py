@@ -1,0 +1,13 @@
+"""Telemetry in DuckDB: the only folder that imports the driver.
+
+telemetry.py   the store as the services see it, asynchronous
+writer.py      the one writing thread's work      reading.py     the questions
+intake.py      what of a batch is new             tables.py      model ↔ rows
+database.py    the open file and its cursors      opening.py     opening it, whatever state it is in
+migrations.py  the numbered migrations            faults.py      the driver's errors as ours
+"""
+
+from pingup.storage.duckdb.migrations import migrate
+from pingup.storage.duckdb.telemetry import DuckDBTelemetry
+
+__all__ = ["DuckDBTelemetry", "migrate"]

@@ -1,0 +1,117 @@
+"""All that writes. One thread runs it, so transactions never meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+
+import duckdb
+
+from pingup.model import Record, Sample, Scan
+from pingup.storage.duckdb.database import Database
+from pingup.storage.duckdb.intake import Intake
+from pingup.storage.duckdb.opening import write_something
+from pingup.storage.duckdb.tables import SampleTable, ScanKey, ScanTable, naive
+
+
+class _Session:
+    """A connection with what is kept ready on it, from its opening to the first failure."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self.cursor = cursor
+        self.samples: Intake[Sample, Sample] = Intake(SampleTable(), cursor)
+        self.scans: Intake[Scan, ScanKey] = Intake(ScanTable(), cursor)
+
+    def take(self, records: Sequence[Record]) -> list[bool]:
+        samples = [record for record in records if isinstance(record, Sample)]
+        scans = [record for record in records if isinstance(record, Scan)]
+        new_samples = iter(self.samples.take(samples))
+        new_scans = iter(self.scans.take(scans))
+        return [next(new_samples if isinstance(record, Sample) else new_scans) for record in records]
+
+    def settle(self) -> None:
+        self.samples.settle()
+        self.scans.settle()
+
+    def discard(self) -> None:
+        self.samples.discard()
+        self.scans.discard()
+
+
+class Writer:
+    """Runs each call as one transaction. All methods belong on the one writing thread.
+
+    Every method may raise `Unavailable`; then nothing of the call was committed, as far as DuckDB could tell.
+    Any failure ends the session: its connection rolls back, its appenders are dropped, and what it
+    remembered is read from the tables again, so nothing half-done can reach a later transaction.
+    `has_failed` tells that the last transaction did not come to its end.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lease = ExitStack()
+        self._session: _Session | None = None
+        self.has_failed = False
+
+    def store(self, records: Sequence[Record]) -> list[bool]:
+        """As `TelemetryStore.store`."""
+        with self._transaction() as session:
+            is_new = session.take(records)
+        session.settle()
+        return is_new
+
+    def purge(self, agent_id: str) -> None:
+        """Delete all of an agent's telemetry."""
+        with self._transaction() as session:
+            session.cursor.execute("DELETE FROM metrics WHERE agent_id = ?", [agent_id])
+            session.cursor.execute("DELETE FROM discovery WHERE agent_id = ?", [agent_id])
+        session.samples.forget(agent_id)
+        session.scans.forget(agent_id)
+
+    def forget(self, samples_before: datetime, scans_before: datetime) -> None:
+        """Delete what is older; the bounds stay, they may be too high."""
+        with self._transaction() as session:
+            session.cursor.execute("DELETE FROM metrics WHERE timestamp < ?", [naive(samples_before)])
+            session.cursor.execute("DELETE FROM discovery WHERE scan_timestamp < ?", [naive(scans_before)])
+
+    def probe(self) -> None:
+        """Return if writing works."""
+        with self._transaction() as session:
+            write_something(session.cursor)
+
+    def heal(self) -> None:
+        """Open a broken database anew."""
+        if self._database.is_broken:
+            self._end_session()
+            self._database.reopen()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._end_session()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[_Session]:
+        with self._database.watched():
+            self.heal()
+            session = self._session or self._start_session()
+            try:
+                session.cursor.begin()
+                yield session
+                session.cursor.commit()
+            except BaseException:
+                self.has_failed = True
+                try:
+                    session.discard()
+                finally:
+                    self._end_session()
+                raise
+            self.has_failed = False
+
+    def _start_session(self) -> _Session:
+        self._session = _Session(self._lease.enter_context(self._database.cursor()))
+        return self._session
+
+    def _end_session(self) -> None:
+        self._session = None
+        self._lease.close()

@@ -1,0 +1,176 @@
+"""Histories in pages: every record once, whatever the order, the bounds and the size of a page."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from pingup.model import Order, Place, Record, Sample, Scan, Span
+from pingup.storage.duckdb import DuckDBTelemetry
+from tests.contract import telemetry_examples as examples
+from tests.contract.telemetry_examples import at, opened, place_after, sample, scan
+
+Page = Callable[[str, Span], Awaitable[list[Sample]]] | Callable[[str, Span], Awaitable[list[Scan]]]
+
+
+@pytest.fixture
+async def telemetry(tmp_path: Path) -> AsyncIterator[DuckDBTelemetry]:
+    async with opened(tmp_path) as store:
+        yield store
+
+
+bounds = st.one_of(st.none(), st.integers(-1, 5).map(at), st.integers(-1, 5).map(lambda n: at(n + 0.000001)))
+spans = st.builds(
+    Span, start=bounds, end=bounds, limit=st.integers(1, 7), order=st.sampled_from([Order.ASC, Order.DESC])
+)
+batches = st.lists(st.lists(st.one_of(examples.samples, examples.scans), max_size=12), max_size=3)
+
+
+@settings(deadline=None, max_examples=20)
+@given(batches, st.lists(spans, min_size=1, max_size=6))
+def test_the_pages_of_a_history_hold_every_record_once_and_in_order(
+    batches: list[list[Record]], spans: list[Span]
+) -> None:
+    async def scenario() -> None:
+        with TemporaryDirectory() as directory:
+            async with opened(Path(directory)) as telemetry:
+                for batch in batches:
+                    await telemetry.store(batch)
+                stored = {record for batch in batches for record in batch if record.agent_id == "A"}
+                for span in spans:
+                    found = await _walk(telemetry.samples, span)
+                    _check(found, [record for record in stored if isinstance(record, Sample)], span)
+                    found = await _walk(telemetry.scans, span)
+                    _check(found, [record for record in stored if isinstance(record, Scan)], span)
+
+    asyncio.run(scenario())
+
+
+async def _walk(page_of: Page, span: Span) -> list[Record]:
+    found: list[Record] = []
+    place = None
+    while page := await page_of("A", replace(span, after=place)):
+        assert len(page) <= span.limit
+        found += page
+        place = place_after([record.timestamp for record in page], place)
+    return found
+
+
+def _check(found: list[Record], stored: list[Sample] | list[Scan], span: Span) -> None:
+    expected = {
+        record
+        for record in stored
+        if (span.start is None or record.timestamp >= span.start)
+        and (span.end is None or record.timestamp < span.end)
+    }
+    assert len(found) == len(expected)
+    assert set(found) == expected
+    moments = [record.timestamp for record in found]
+    assert moments == sorted(moments, reverse=span.order is Order.DESC)
+
+
+async def test_the_start_is_inclusive_and_the_end_exclusive(telemetry: DuckDBTelemetry) -> None:
+    await telemetry.store([sample(seconds=n) for n in range(4)])
+    assert await telemetry.samples("A", Span(start=at(1), end=at(3))) == [
+        sample(seconds=2),
+        sample(seconds=1),
+    ]
+
+
+async def test_the_newest_come_first_unless_asked_otherwise(telemetry: DuckDBTelemetry) -> None:
+    await telemetry.store([sample(seconds=n) for n in range(4)])
+    assert await telemetry.samples("A", Span(limit=1)) == [sample(seconds=3)]
+    assert await telemetry.samples("A", Span(limit=1, order=Order.ASC)) == [sample(seconds=0)]
+
+
+@pytest.mark.parametrize("order", list(Order))
+async def test_a_late_record_moves_none_of_those_already_shown(
+    telemetry: DuckDBTelemetry, order: Order
+) -> None:
+    first = [sample(cpu=cpu) for cpu in (3.0, 1.0, 2.0)]
+    await telemetry.store(first)
+    shown = await telemetry.samples("A", Span(limit=2, order=order))
+    await telemetry.store([sample(cpu=0.0), sample(cpu=9.0)])
+    rest = await telemetry.samples("A", Span(order=order, after=Place(at(0), 2)))
+    assert [*shown, *rest] == [*first, sample(cpu=0.0), sample(cpu=9.0)]
+
+
+async def test_a_page_goes_on_at_the_right_place_after_retention_has_taken_what_was_shown(
+    telemetry: DuckDBTelemetry,
+) -> None:
+    await telemetry.store([sample(cpu=0.0), sample(cpu=1.0), *(sample(seconds=n) for n in range(1, 4))])
+    await telemetry.store([scan(hosts=1), scan(hosts=2), *(scan(seconds=n) for n in range(1, 4))])
+    span = Span(order=Order.ASC, after=Place(at(0), 2))
+    await telemetry.forget(samples_before=at(1), scans_before=at(1))
+    assert await telemetry.samples("A", span) == [sample(seconds=n) for n in range(1, 4)]
+    assert await telemetry.scans("A", span) == [scan(seconds=n) for n in range(1, 4)]
+
+
+async def test_scans_are_paged_whole(telemetry: DuckDBTelemetry) -> None:
+    stored = [scan(seconds=n, hosts=n) for n in range(5)]
+    await telemetry.store(stored)
+    page = await telemetry.scans("A", Span(limit=2))
+    assert page == [stored[4], stored[3]]
+    assert await telemetry.scans("A", Span(limit=10, after=Place(at(3), 1))) == stored[2::-1]
+
+
+async def test_the_largest_pages_come_back_within_the_memory_that_is_given(
+    telemetry: DuckDBTelemetry,
+) -> None:
+    # As wide as samples get, 64 further metrics with long names, and nothing in them to compress.
+    noise = Random(7)
+    wide = [replace(sample(seconds=n), extra=noise.randbytes(2500).hex()) for n in range(10_000)]
+    for start in range(0, len(wide), 2000):
+        await telemetry.store(wide[start : start + 2000])
+    assert await telemetry.samples("A", Span(limit=10_000)) == wide[::-1]
+    broad = [scan(seconds=n, hosts=250) for n in range(100)]
+    await telemetry.store(broad)
+    assert await telemetry.scans("A", Span(limit=100)) == broad[::-1]
+
+
+async def test_the_newest_sample_of_each_agent_is_by_its_own_time(telemetry: DuckDBTelemetry) -> None:
+    await telemetry.store([sample("B", 5), sample("A", 9), sample("C", 1), scan("D", 7)])
+    await telemetry.store([sample("B", 3), sample("A", 2), sample("C", 8)])
+    newest = [sample("A", 9), sample("B", 5), sample("C", 8)]
+    assert await telemetry.newest_samples() == newest
+    assert await telemetry.newest_samples(["C", "nobody", "A"]) == [newest[0], newest[2]]
+    assert await telemetry.newest_samples([]) == []
+
+
+async def test_the_newest_of_one_moment_is_the_first_of_the_history(telemetry: DuckDBTelemetry) -> None:
+    await telemetry.store([sample(cpu=cpu) for cpu in (3.0, 1.0, 2.0)])
+    assert await telemetry.newest_samples() == await telemetry.samples("A", Span(limit=1))
+
+
+@pytest.mark.parametrize("moment", [datetime.min, datetime.max], ids=["year 1", "year 9999"])
+async def test_bounds_at_the_ends_of_the_calendar_are_bounds(
+    telemetry: DuckDBTelemetry, moment: datetime
+) -> None:
+    edge = moment.replace(tzinfo=at(0).tzinfo)
+    await telemetry.store([replace(sample(), timestamp=edge)])
+    assert len(await telemetry.samples("A", Span(start=edge))) == 1
+    assert len(await telemetry.samples("A", Span())) == 1
+    assert await telemetry.samples("A", Span(end=edge)) == []
+
+
+async def test_a_read_does_not_wait_for_a_write(telemetry: DuckDBTelemetry) -> None:
+    await telemetry.store([sample()])
+    done = threading.Event()
+    busy = telemetry._writing.submit(done.wait, 30)
+    try:
+        async with asyncio.timeout(10):
+            assert await telemetry.samples("A", Span(end=at(0) + timedelta(seconds=1))) == [sample()]
+            await telemetry.check()
+    finally:
+        done.set()
+    assert busy.result()
