@@ -1,0 +1,1 @@
+"""What Pingup does, without SQL and without transport: one noun a module."""
