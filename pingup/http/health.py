@@ -1,0 +1,33 @@
+"""Whether the server lives, is ready, and how its parts are."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from aiohttp import web
+
+from pingup.http.context import CONTEXT
+from pingup.http.problems import answer
+from pingup.services.health import Health, Status
+
+
+async def health(request: web.Request) -> web.Response:
+    """Every part by name; 503 when the whole does not work."""
+    found = await request.app[CONTEXT].health.look()
+    return answer(found, _status(found))
+
+
+async def live(request: web.Request) -> web.Response:
+    """The process answers: that is all it says."""
+    return answer({"status": "alive"})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Whether calls can be served now."""
+    found = await request.app[CONTEXT].health.look()
+    status = _status(found)
+    return answer({"status": "ready" if status is HTTPStatus.OK else "not ready"}, status)
+
+
+def _status(found: Health) -> HTTPStatus:
+    return HTTPStatus.SERVICE_UNAVAILABLE if found.status is Status.UNHEALTHY else HTTPStatus.OK
