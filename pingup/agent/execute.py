@@ -73,14 +73,7 @@ async def run_program(argv: Sequence[str], *, timeout: float, max_output: int) -
         OSError: the program can't be started.
     """
     started = time.perf_counter()
-    transport, capture = await asyncio.get_running_loop().subprocess_exec(
-        lambda: _Capture(max_output),
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        env=ENVIRONMENT,
-        cwd="/",
-        start_new_session=True,
-    )
+    transport, capture = await _start(argv, max_output)
     error = None
     try:
         async with asyncio.timeout(timeout):
@@ -89,13 +82,7 @@ async def run_program(argv: Sequence[str], *, timeout: float, max_output: int) -
     except TimeoutError:
         error = f"timed out after {timeout:g} s and was killed"
     finally:
-        if not capture.exited.done():
-            # Before its exit is collected, the id of its group is nobody else's.
-            with suppress(ProcessLookupError):
-                os.killpg(transport.get_pid(), signal.SIGKILL)
-            await asyncio.shield(capture.exited)
-        transport.close()
-        await asyncio.shield(capture.ended)
+        await _end(transport, capture)
     return Run(
         exit_code=transport.get_returncode(),
         stdout=capture.text(_STDOUT),
@@ -104,3 +91,34 @@ async def run_program(argv: Sequence[str], *, timeout: float, max_output: int) -
         truncated=capture.truncated,
         error=error,
     )
+
+
+async def _start(argv: Sequence[str], max_output: int) -> tuple[asyncio.SubprocessTransport, _Capture]:
+    starting = asyncio.ensure_future(
+        asyncio.get_running_loop().subprocess_exec(
+            lambda: _Capture(max_output),
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            env=ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # It may run already, and asyncio alone would kill it without its children.
+        with suppress(OSError):
+            await _end(*await starting)
+        raise
+
+
+async def _end(transport: asyncio.SubprocessTransport, capture: _Capture) -> None:
+    """Kill what has not exited, with its process group, and collect what is left of it."""
+    if not capture.exited.done():
+        # Before its exit is collected, the id of its group is nobody else's.
+        with suppress(ProcessLookupError):
+            os.killpg(transport.get_pid(), signal.SIGKILL)
+        await asyncio.shield(capture.exited)
+    transport.close()
+    await asyncio.shield(capture.ended)

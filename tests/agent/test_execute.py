@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,23 @@ async def test_a_cancelled_run_leaves_nothing_behind(tmp_path: Path) -> None:
     script = _script(tmp_path, f"sleep 600 & echo $! $$ > {pids}.new; mv {pids}.new {pids}; wait")
     running = asyncio.create_task(run_program([script], timeout=600, max_output=1000))
     await until(pids.exists)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    for pid in pids.read_text().split():
+        await _gone(int(pid))
+
+
+async def test_a_run_that_is_cancelled_while_it_starts_leaves_nothing_behind(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = _script(tmp_path, f"sleep 600 & echo $! $$ > {pids}.new; mv {pids}.new {pids}; wait")
+    running = asyncio.create_task(run_program([script], timeout=600, max_output=1000))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    # The program is under way before the event loop has come to know of it.
+    deadline = time.monotonic() + LIMIT
+    while not pids.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)  # noqa: ASYNC251
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
