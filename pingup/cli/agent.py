@@ -32,14 +32,14 @@ def agent() -> None:
 @click.option("--seed-file", type=_PATH, help="Ed25519: the file with the private key's seed, in base64.")
 @click.option("--token-file", type=_PATH, help="Ed25519: the file with the agent's token.")
 @click.option("--server-public-key", help="Ed25519: the server's public key, in base64.")
-@click.option("--interval", type=float, help="Seconds between samples. [10]")
+@click.option("--interval", metavar="SECONDS", help="Seconds between samples. [10]")
 @click.option("--latency-target", metavar="HOST:PORT", help="What latency is measured to. [the broker]")
 @click.option("--disk", help="A path on the file system that is measured. [/]")
 @click.option("--scan-range", multiple=True, metavar="CIDR", help="A network to scan; may be repeated.")
-@click.option("--scan-port", multiple=True, type=int, help="A port to scan; may be repeated.")
-@click.option("--scan-interval", type=float, help="Seconds between scans. [only on command]")
+@click.option("--scan-port", multiple=True, metavar="PORT", help="A port to scan; may be repeated.")
+@click.option("--scan-interval", metavar="SECONDS", help="Seconds between scans. [only on command]")
 @click.option("--data-dir", type=_PATH, help="Where the agent keeps its journal. [./pingup-agent/ID]")
-@click.option("--log-level", type=click.Choice([level.value for level in LogLevel]), help="[info]")
+@click.option("--log-level", metavar=f"[{'|'.join(LogLevel)}]", help="[info]")
 @click.option("--once", is_flag=True, help="Connect, send one sample and end; 5 if that can't be done.")
 def run(config: Path | None, once: bool, **flags: Any) -> None:
     """Run the agent.

@@ -135,6 +135,7 @@ async def _credentials(pingup: Pingup, wish: Registration) -> Credentials:
 def _print_welcome(pingup: Pingup, command_token: str, read_token: str) -> None:
     broker = urlsplit(pingup.mqtt_url)
     bearer = f"-H 'Authorization: Bearer {command_token}'"
+    json_body = "-H 'Content-Type: application/json'"
     order = '{"agentId":"demo-gateway","action":"ping"}'
     print(
         f"""pingup ready http={pingup.http_url} mqtt={pingup.mqtt_url}
@@ -146,7 +147,7 @@ Three agents report every {INTERVAL:.0f} s. In another terminal:
   what the network scan found
     curl -s {bearer} {pingup.http_url}/api/v1/discovery/demo-gateway/latest
   a signed command, and what became of it
-    curl -s {bearer} {pingup.http_url}/api/v1/commands --json '{order}'
+    curl -s {bearer} {json_body} -d '{order}' {pingup.http_url}/api/v1/commands
     curl -s {bearer} {pingup.http_url}/api/v1/commands
   everything live
     mosquitto_sub -h {broker.hostname} -p {broker.port} -u operator -P {read_token} -v -t 'pingup/v1/live/#'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,22 +26,26 @@ _FLAGS = {
 
 
 def server_options(command: F) -> F:
-    """Add the server's flags to a command."""
+    """Add the server's flags to a command. Their values are read as settings are: a bad one is one line."""
     options = (
         click.option("--config", type=click.Path(path_type=Path), help="A TOML file with settings."),
         click.option(
             "--data-dir", type=click.Path(path_type=Path), help="Where data is kept. [./pingup-data]"
         ),
         click.option("--http-host", help="Where REST listens. [127.0.0.1]"),
-        click.option("--http-port", type=int, help="Port of REST, 0 for a free one. [8787]"),
+        click.option("--http-port", metavar="PORT", help="Port of REST, 0 for a free one. [8787]"),
         click.option("--mqtt-host", help="Where the embedded broker listens. [127.0.0.1]"),
-        click.option("--mqtt-port", type=int, help="Port of the embedded broker, 0 for a free one. [1883]"),
-        click.option("--log-level", type=click.Choice([level.value for level in LogLevel]), help="[info]"),
-        click.option("--log-format", type=click.Choice([form.value for form in LogFormat]), help="[text]"),
+        click.option("--mqtt-port", metavar="PORT", help="Port of the broker, 0 for a free one. [1883]"),
+        click.option("--log-level", metavar=_choice(LogLevel), help="[info]"),
+        click.option("--log-format", metavar=_choice(LogFormat), help="[text]"),
     )
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _choice(values: type[StrEnum]) -> str:
+    return f"[{'|'.join(values)}]"
 
 
 def read_settings(flags: dict[str, Any], **defaults: Any) -> Settings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
@@ -29,8 +28,6 @@ from pingup.http.problems import (
     errors_by_field,
     problem,
 )
-
-log = logging.getLogger(__name__)
 
 RETRY_AFTER = "5"  # seconds
 
@@ -67,7 +64,7 @@ STATUS_OF_REASONS: dict[Reason, HTTPStatus] = {
 
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn everything that goes wrong into a problem document."""
+    """Turn what is expected to go wrong into a problem document; a bug is `server`'s to answer."""
     try:
         return await handler(request)
     except Refused as refusal:
@@ -84,16 +81,18 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(trouble), headers=headers)
     except web.HTTPException as exception:
         return _of_aiohttp(request, exception)
-    except Exception:
-        log.exception("%s %s failed", request.method, request.path)
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says why")
 
 
 def _of_refusal(refusal: Refused) -> web.Response:
     headers = {}
     if isinstance(refusal, Unauthenticated):
         headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-    return problem(STATUS_OF_REFUSALS[type(refusal)], refusal.detail, errors=refusal.errors, headers=headers)
+    status = STATUS_OF_REFUSALS[type(refusal)]
+    response = problem(status, refusal.detail, errors=refusal.errors, headers=headers)
+    if isinstance(refusal, TooLarge):
+        # The rest of the body is not read.
+        response.force_close()
+    return response
 
 
 def _of_aiohttp(request: web.Request, exception: web.HTTPException) -> web.Response:

@@ -81,7 +81,7 @@ def _why(trouble: OSError) -> str | None:
 
 
 class _Protocol(web.RequestHandler):
-    """A connection whose own errors look like all others: no HTTP at all, or a bug below the handlers."""
+    """A connection whose own errors look like all others: no HTTP at all, or a bug of ours."""
 
     def handle_error(
         self,
@@ -94,7 +94,7 @@ class _Protocol(web.RequestHandler):
             log.debug("not HTTP: %s", message)
             response = problem(HTTPStatus.BAD_REQUEST, "this is not HTTP, or its headers are too large")
         else:
-            log.error("answering failed", exc_info=exc)
+            log.error("%s %s failed", request.method, request.path, exc_info=exc)
             response = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says why")
         response.force_close()
         return response

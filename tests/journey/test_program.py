@@ -87,6 +87,8 @@ async def test_a_port_in_use_is_one_line(tmp_path: Path, flag: str, what: str) -
     ("args", "environ", "code", "words"),
     [
         (["--http-port", "99999"], {}, 2, "http.port"),
+        (["--http-port", "web"], {}, 2, "http.port"),
+        (["--log-level", "loud"], {}, 2, "log.level"),
         ([], {"PINGUP_HTTP__PORT": "web"}, 2, "http.port"),
         ([], {"PINGUP_ADMIN_TOKEN": "short"}, 2, "PINGUP_ADMIN_TOKEN"),
         (["--config", "/nonexistent.toml"], {}, 2, "/nonexistent.toml"),
@@ -101,9 +103,8 @@ async def test_a_bad_setting_is_one_line(
     assert words in ended.err
 
 
-@pytest.mark.parametrize("flag", ["--nonsense", "--http-port=web"])
-async def test_a_wrong_flag_is_a_usage_error(flag: str) -> None:
-    ended = await run("serve", flag)
+async def test_a_flag_that_there_is_not_is_a_usage_error() -> None:
+    ended = await run("serve", "--nonsense")
     assert ended.code == 2
     assert "Traceback" not in ended.err
 

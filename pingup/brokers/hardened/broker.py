@@ -138,21 +138,22 @@ class HardenedBroker(Broker):
 
     async def _welcome(self, wire: Wire) -> HardenedHandler | None:
         self._strangers.add(wire)
+        # An error of ours in here must not leave the client waiting, and never lets it in.
+        answer = UNAVAILABLE
         try:
             async with asyncio.timeout(self.limits.connect_within):
                 greeting = await read_greeting(await wire.frames.first())
             login = await self._log_in(greeting)
+            answer = b""
         except Refusal as refusal:
-            wire.write(connack(refusal.return_code))
+            answer = connack(refusal.return_code)
         except (Violation, OSError):
-            pass
-        except Exception:
-            wire.write(UNAVAILABLE)
-            raise
+            answer = b""
         else:
             return self._begin(wire, greeting, login) if self._is_accepting else None
         finally:
             self._strangers.discard(wire)
+            wire.write(answer)
         return None
 
     async def _log_in(self, greeting: Greeting) -> Login:

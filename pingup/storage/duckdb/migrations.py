@@ -6,6 +6,7 @@ columns come first, in its order.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,14 +85,14 @@ def migrate(path: Path) -> list[str]:
 def open_migrated(path: Path) -> Migrated:
     """Open the file at `path`, making it or bringing it up to date where needed. Raises as `migrate`."""
     opened = open_file(path)
-    try:
-        return Migrated(opened, _apply_missing(opened.connection))
-    except duckdb.Error as fault:
-        opened.connection.close()
-        raise unusable(path, fault) from fault
-    except BaseException:
-        opened.connection.close()
-        raise
+    with ExitStack() as undo:
+        undo.callback(opened.connection.close)
+        try:
+            migrated = Migrated(opened, _apply_missing(opened.connection))
+        except duckdb.Error as fault:
+            raise unusable(path, fault) from fault
+        undo.pop_all()
+    return migrated
 
 
 def _apply_missing(connection: duckdb.DuckDBPyConnection) -> list[str]:

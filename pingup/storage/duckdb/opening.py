@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -82,12 +83,12 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     spill = str(_beside(path, ".tmp"))
     connection = duckdb.connect(config={**_SETTINGS, "temp_directory": spill})
     quoted = str(path).replace("'", "''")
-    try:
+    with ExitStack() as undo:
+        undo.callback(connection.close)
         connection.execute(f"ATTACH '{quoted}' AS {_CATALOG} (ROW_GROUP_SIZE {_ROW_GROUP})")
-    except BaseException:
-        connection.close()
-        raise
-    return use_file(connection)
+        use_file(connection)
+        undo.pop_all()
+    return connection
 
 
 def use_file(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -51,11 +52,10 @@ class DuckDBTelemetry:
             Unusable: another process has it open, it is no DuckDB file, or it can't be read.
         """
         writing = ThreadPoolExecutor(1, "telemetry-writer")
-        try:
+        with ExitStack() as undo:
+            undo.callback(writing.shutdown, wait=False)
             database = await asyncio.get_running_loop().run_in_executor(writing, Database, path)
-        except BaseException:
-            writing.shutdown(wait=False)
-            raise
+            undo.pop_all()
         return cls(database, writing)
 
     @property

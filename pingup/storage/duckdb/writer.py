@@ -95,18 +95,18 @@ class Writer:
         with self._database.watched():
             self.heal()
             session = self._session or self._start_session()
-            try:
+            with ExitStack() as undo:
+                undo.callback(self._end_session)
+                undo.callback(session.discard)
+                undo.callback(self._fail)
                 session.cursor.begin()
                 yield session
                 session.cursor.commit()
-            except BaseException:
-                self.has_failed = True
-                try:
-                    session.discard()
-                finally:
-                    self._end_session()
-                raise
+                undo.pop_all()
             self.has_failed = False
+
+    def _fail(self) -> None:
+        self.has_failed = True
 
     def _start_session(self) -> _Session:
         self._session = _Session(self._lease.enter_context(self._database.cursor()))
