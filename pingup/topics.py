@@ -66,6 +66,10 @@ def down_config(agent_id: str) -> str:
     return f"{ROOT}/down/{agent_id}/config"
 
 
+def down_receipts(agent_id: str) -> str:
+    return f"{ROOT}/down/{agent_id}/receipts"
+
+
 def live(agent_id: str, what: Live) -> str:
     return f"{ROOT}/live/{agent_id}/{what.value}"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 import secrets
 import socket
 import ssl
@@ -19,7 +18,8 @@ from aiomqtt.exceptions import MqttConnectError
 from pingup import __version__
 from pingup.agent import messages
 from pingup.agent.identity import Identity
-from pingup.agent.settings import AgentSettings, ReconnectSettings
+from pingup.agent.settings import AgentSettings
+from pingup.backoff import full_jitter
 from pingup.clock import Clock
 from pingup.errors import Unavailable, Unusable
 from pingup.sources import USAGE
@@ -89,7 +89,7 @@ class Link:
             end = await self._attempt(receiver)
             # A session that held for long is no sign of trouble; a short one is, though it was let in.
             attempt = 0 if loop.time() - started > self._reconnect.limit else attempt + 1
-            delay = full_jitter(self._reconnect, attempt)
+            delay = full_jitter(self._reconnect.first, self._reconnect.limit, attempt)
             _log.warning("%s; next attempt in %.1f s", end, delay)
             await asyncio.sleep(delay)
 
@@ -262,13 +262,3 @@ def _tls_context(settings: AgentSettings) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=settings.ca_file)
     except OSError as problem:
         raise Unusable(f"cannot use the certificates in {settings.ca_file}: {problem}", USAGE) from problem
-
-
-def full_jitter(reconnect: ReconnectSettings, attempt: int) -> float:
-    """Seconds before the next attempt, so that a fleet does not come back all at once.
-
-    Full jitter: random between 0 and a wait that doubles up to a limit (M. Brooker, "Exponential Backoff
-    And Jitter").
-    """
-    longest = min(reconnect.limit, reconnect.first * 2.0 ** min(attempt, 32))
-    return random.uniform(0, longest)  # noqa: S311 - not a secret

@@ -12,9 +12,7 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
-from pingup.agent.link import full_jitter
 from pingup.agent.run import Agent
-from pingup.agent.settings import ReconnectSettings
 from pingup.errors import Unusable
 from pingup.model import AgentKey, Algorithm, Sample, StatusReport, TelemetryReport
 from pingup.signing import Signer, attach, new_seed, token_of, verify
@@ -236,12 +234,3 @@ async def test_an_agent_comes_back_after_a_restart_of_the_broker(tmp_path: Path)
             cable.plug(broker.port)
             await server.birth()
             await stack.aclose()
-
-
-def test_waits_are_random_double_and_end_at_the_limit() -> None:
-    reconnect = ReconnectSettings(first=2, limit=60)
-    for attempt, longest in ((0, 2), (1, 4), (4, 32), (5, 60), (10_000, 60)):
-        waits = {full_jitter(reconnect, attempt) for _ in range(200)}
-        assert len(waits) > 100
-        assert 0 <= min(waits) < longest / 4
-        assert longest * 3 / 4 < max(waits) <= longest
