@@ -1,10 +1,10 @@
 """The composition root: builds every part of the server from its settings, and owns the order of closing.
 
-brokers.embedded ──┐                  ┌── http
-                   ▼                  ▼
-          services: ingest, agents, commands …
-                   │                  │
-       storage.duckdb            storage.sqlite
+  brokers ──┐                  ┌── http
+            ▼                  ▼
+   services: ingest, agents, commands …
+            │                  │
+storage.duckdb            storage.sqlite
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 
 import msgspec
+from msgspec.structs import replace
 
 from pingup import __version__, codec, signing
-from pingup.brokers.embedded import Embedded
+from pingup.brokers.edge import Broker, Edge
 from pingup.clock import Clock, SystemClock
 from pingup.crew import Crew
 from pingup.data_dir import DataDirectory, open_data_dir, read_admin_token, write_private
@@ -27,14 +28,15 @@ from pingup.http.context import Context
 from pingup.http.server import Server
 from pingup.model import ApiToken, Scope
 from pingup.ports import Registry
+from pingup.provisioning import accounts_of, admit_environment_token
+from pingup.services.accounts import Accounts
 from pingup.services.composition import Services, compose, load
 from pingup.services.health import Check, Component, HealthCheck, Status
 from pingup.services.keyring import Keyring
 from pingup.services.tokens import PREFIX
-from pingup.settings import Settings
+from pingup.settings import MqttSettings, Settings
 from pingup.signing import Signer, Vault
 from pingup.storage import duckdb, sqlite
-from pingup.topics import SYS_STATUS
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +45,16 @@ _ADMIN_MADE = "admin.made"
 
 
 class Pingup(msgspec.Struct, frozen=True):
-    """A running server, for whoever started it. `new_admin_token` is there on the first start only."""
+    """A running server, for whoever started it.
+
+    `new_admin_token` is there on the first start only, `accounts` when it brings them to a broker elsewhere.
+    """
 
     http_url: str
     mqtt_url: str
     new_admin_token: str | None
     services: Services
+    accounts: Accounts | None
     crew: Crew
 
 
@@ -67,39 +73,38 @@ async def serve(settings: Settings, clock: Clock | None = None) -> AsyncIterator
         Crew.open() as crew,
     ):
         keyring = Keyring(clock, secret_as_bearer=settings.security.secret_as_bearer)
-        broker = Embedded(host=settings.mqtt.host, port=settings.mqtt.port, keyring=keyring, clock=clock)
+        broker = _broker(settings.mqtt, keyring, crew, clock)
         signer = Signer(await _server_seed(registry))
         services = compose(settings, clock, keyring, telemetry, registry, broker, signer, crew)
         new_token = await _first_admin_token(data, registry, clock)
         await load(services, telemetry, registry)
-        _admit_environment_token(settings, services, clock)
-        health = HealthCheck(clock, _checks(services, telemetry, registry, broker))
+        admit_environment_token(settings, keyring, clock)
+        accounts = accounts_of(settings, data, keyring, clock)
+        health = HealthCheck(clock, _checks(services, telemetry, registry, broker, accounts))
         async with (
-            _working(services, crew),
-            broker.open(
-                ingest=services.ingest,
-                rejects=services.rejects,
-                on_listening=services.commands.listening,
-            ),
-            _announced(broker, clock),
+            _working(services, accounts, crew),
+            broker.open(_edge(services, accounts, clock)),
             Server.open(Context.of(settings, services, health, clock), settings.http) as server,
         ):
-            yield Pingup(server.url, broker.url, new_token, services, crew)
+            yield Pingup(server.url, broker.url, new_token, services, accounts, crew)
 
 
 @asynccontextmanager
-async def _working(services: Services, crew: Crew) -> AsyncIterator[None]:
+async def _working(services: Services, accounts: Accounts | None, crew: Crew) -> AsyncIterator[None]:
     """Run what works in the background. At the end the edges are closed already: what they took is stored."""
     committing = crew.create_task(services.batcher.run(), name="batcher")
     for name, work in (
         ("commands", services.commands.run()),
         ("configs", services.configs.run()),
         ("live", services.live.run()),
+        ("receipts", services.receipts.run()),
         ("presence", services.presence.run()),
         ("tokens", services.tokens.run()),
         ("retention", services.retention.run()),
     ):
         crew.create_task(work, name=name)
+    if accounts is not None:
+        crew.create_task(accounts.run(), name="accounts")
     try:
         yield
     finally:
@@ -118,14 +123,39 @@ async def _flush(services: Services) -> None:
         log.warning("when agents and tokens were last seen is not written: %s", problem)
 
 
-@asynccontextmanager
-async def _announced(broker: Embedded, clock: Clock) -> AsyncIterator[None]:
-    """Say on the broker that the server is there, and when it goes."""
-    broker.emit(SYS_STATUS, _status("online", clock.now()), retain=True)
-    try:
-        yield
-    finally:
-        broker.emit(SYS_STATUS, _status("offline", clock.now()), retain=True)
+# --- the broker ------------------------------------------------------------------------------------
+
+
+def _broker(settings: MqttSettings, keyring: Keyring, crew: Crew, clock: Clock) -> Broker:
+    """The broker in this process, or the link to another; of the two only one is imported."""
+    if settings.broker is None:
+        from pingup.brokers.embedded import Embedded
+
+        return Embedded(host=settings.host, port=settings.port, keyring=keyring, clock=clock)
+    from pingup.brokers.external import External
+
+    return External.of(settings, settings.broker, crew, clock)
+
+
+def _edge(services: Services, accounts: Accounts | None, clock: Clock) -> Edge:
+    """The server, as its broker sees it."""
+
+    def connected(_is_known: bool) -> None:
+        services.commands.reachable()
+        if accounts is not None:
+            accounts.compare()
+        # Also when our session was kept: a broker that crashes may forget what was retained.
+        services.configs.forgotten()
+        services.presence.show()
+
+    usual = Edge(
+        ingest=services.ingest,
+        rejects=services.rejects,
+        on_listening=services.commands.listening,
+        on_connected=connected,
+        status=lambda status: _status(status, clock.now()),
+    )
+    return usual if accounts is None else replace(usual, may_connect=accounts.may_connect)
 
 
 def _status(status: str, at: datetime) -> bytes:
@@ -159,18 +189,15 @@ async def _first_admin_token(data: DataDirectory, registry: Registry, clock: Clo
     return text
 
 
-def _admit_environment_token(settings: Settings, services: Services, clock: Clock) -> None:
-    """`PINGUP_ADMIN_TOKEN` counts for as long as it is set, and is stored nowhere."""
-    if settings.admin_token is not None:
-        token = ApiToken("environment", "PINGUP_ADMIN_TOKEN", Scope.ADMIN, clock.now(), None, None)
-        services.keyring.admit(token, signing.hash_token(settings.admin_token))
-
-
 # --- health ----------------------------------------------------------------------------------------
 
 
 def _checks(
-    services: Services, telemetry: duckdb.DuckDBTelemetry, registry: Registry, broker: Embedded
+    services: Services,
+    telemetry: duckdb.DuckDBTelemetry,
+    registry: Registry,
+    broker: Broker,
+    accounts: Accounts | None,
 ) -> dict[str, Check]:
     async def sqlite_health() -> Component:
         await registry.check()
@@ -182,21 +209,34 @@ def _checks(
         await telemetry.check()
         if telemetry.quarantined is not None:
             lost = (
-                f"what was not yet in the database at the last crash is set aside in {telemetry.quarantined}"
+                "the end of the last crash's log could not be used and is kept in "
+                f"{telemetry.quarantined}: a commit that was cut short, which nobody was told of, or damage"
             )
             return Component(Status.DEGRADED, lost)
         return Component(Status.HEALTHY)
 
     async def mqtt_health() -> Component:
-        if broker.is_open:
+        if broker.problem is None:
             return Component(Status.HEALTHY)
-        return Component(Status.UNHEALTHY, "the embedded broker does not listen")
+        return Component(Status.UNHEALTHY, broker.problem)
+
+    async def accounts_health() -> Component | None:
+        if accounts is None:
+            return None
+        problem = accounts.problem
+        return Component(Status.HEALTHY if problem is None else Status.DEGRADED, problem)
 
     async def clock_health() -> Component | None:
         problem = services.timekeeper.problem
         return None if problem is None else Component(Status.DEGRADED, problem)
 
-    return {"sqlite": sqlite_health, "duckdb": duckdb_health, "mqtt": mqtt_health, "clock": clock_health}
+    return {
+        "sqlite": sqlite_health,
+        "duckdb": duckdb_health,
+        "mqtt": mqtt_health,
+        "accounts": accounts_health,
+        "clock": clock_health,
+    }
 
 
 def migrate(settings: Settings) -> list[str]:

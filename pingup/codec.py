@@ -22,6 +22,7 @@ from pingup.model import (
     ConfigReport,
     Host,
     Message,
+    Numbering,
     Sample,
     Scan,
     StatusReport,
@@ -38,9 +39,10 @@ MAX_METRIC_NAME = 64
 # names never get there.
 MAX_EXTRA_BYTES = 6 * 1024
 MAX_SAMPLES = 1000
+MAX_ID = 64
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
-INT64_MIN, UINT64_MAX = -(2**63), 2**64 - 1
+INT64_MIN, INT64_MAX, UINT64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 _COLUMNS = ("cpu", "ram", "disk", "latency")
 _RESERVED_METRICS = frozenset({"timestamp", "status", "agentId"})
 
@@ -49,9 +51,9 @@ _RESERVED_METRICS = frozenset({"timestamp", "status", "agentId"})
 Moment = Annotated[datetime, Meta(tz=True)]
 Number = int | float
 Word = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{1,32}\Z")]
-Id = Annotated[str, Meta(min_length=1, max_length=64)]
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
 Text = Annotated[str, Meta(max_length=1024)]
-Counter = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Counter = Annotated[int, Meta(ge=1, le=INT64_MAX)]
 
 
 class _Envelope(msgspec.Struct, rename="camel", frozen=True):
@@ -64,7 +66,15 @@ class _Numbered(_Envelope, kw_only=True, frozen=True):
 
     seq: Counter | UnsetType = UNSET
     stream: Id | UnsetType = UNSET
-    first: Counter | UnsetType = UNSET
+    first: Counter = 1
+
+
+class _Numbers(msgspec.Struct, frozen=True):
+    """The same members of a message that may be wrong in every other way."""
+
+    seq: Counter
+    stream: Id
+    first: Any = 1
 
 
 class _BatchedSample(msgspec.Struct, frozen=True):
@@ -117,6 +127,7 @@ class _ConfigReport(_Envelope, kw_only=True, frozen=True):
 
 
 T = TypeVar("T")
+_numbers = msgspec.json.Decoder(_Numbers)
 _metrics = msgspec.json.Decoder(_Metrics)
 _discovery = msgspec.json.Decoder(_Discovery)
 _status = msgspec.json.Decoder(_Status)
@@ -179,14 +190,20 @@ def _read_metrics(message: _Metrics, size: int) -> TelemetryReport:
         if size > MAX_BYTES:
             raise _too_large(size, MAX_BYTES)
         sample = _read_sample(agent_id, sent_at, message.metrics, message.status, "$.metrics")
-        return TelemetryReport(agent_id, sent_at, (sample,))
+        return TelemetryReport(agent_id, sent_at, (sample,), numbering=_read_numbering(message))
     if message.metrics is not UNSET:
         raise Rejected(Reason.INVALID, "a message has either `metrics` or `samples`, this one has both")
     samples = tuple(
         _read_sample(agent_id, _utc(item.timestamp), item.metrics, item.status, f"$.samples[{index}].metrics")
         for index, item in enumerate(message.samples)
     )
-    return TelemetryReport(agent_id, sent_at, samples, batch=True)
+    return TelemetryReport(agent_id, sent_at, samples, batch=True, numbering=_read_numbering(message))
+
+
+def _read_numbering(message: _Numbered) -> Numbering | None:
+    if message.stream is UNSET or message.seq is UNSET:
+        return None
+    return Numbering(message.stream, message.seq, message.first)
 
 
 def _read_sample(
@@ -226,7 +243,8 @@ def _read_discovery(message: _Discovery) -> TelemetryReport:
     if duration < 0:
         raise Rejected(Reason.INVALID, "a duration is not negative - at `$.discovery.duration`")
     hosts = tuple(_read_host(host, index) for index, host in enumerate(message.discovery.hosts))
-    return TelemetryReport(message.agent_id, sent_at, (Scan(message.agent_id, sent_at, duration, hosts),))
+    scan = Scan(message.agent_id, sent_at, duration, hosts)
+    return TelemetryReport(message.agent_id, sent_at, (scan,), numbering=_read_numbering(message))
 
 
 def _read_host(host: _Host, index: int) -> Host:
@@ -260,6 +278,18 @@ def _read_config_report(message: _ConfigReport) -> ConfigReport:
     return ConfigReport(
         message.agent_id, _utc(message.timestamp), message.version, message.applied, message.error
     )
+
+
+def numbering_of(payload: bytes) -> Numbering | None:
+    """The numbers of a message that was refused after it was verified; None where they can't be made out."""
+    try:
+        numbers = _numbers.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    first = numbers.first
+    # One that makes no sense gives nothing up.
+    is_counter = type(first) is int and 1 <= first <= INT64_MAX
+    return Numbering(numbers.stream, numbers.seq, first if is_counter else 1)
 
 
 # --- numbers and moments ---------------------------------------------------------------------------

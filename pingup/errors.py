@@ -11,6 +11,7 @@
     │   └── PreconditionFailed  412
     ├── Unstorable    some record of a batch cannot be stored: the batch is halved until it is found
     ├── Unavailable   a store or a broker cannot work now: nothing is acknowledged, senders wait
+    │   └── NotAllowed   a broker does not let us in, or not do that
     └── Unusable      the program cannot start or go on as it was called: one line, an exit code
 
 Any other exception is a bug and ends the process loudly.
@@ -95,6 +96,10 @@ class Unstorable(PingupError):
 
 class Unavailable(PingupError):
     """A store or a broker cannot work now. Nothing is lost: what was not acknowledged is sent again."""
+
+
+class NotAllowed(Unavailable):
+    """A broker does not let us in, or not do that; until somebody changes its settings, or ours."""
 
 
 class Unusable(PingupError):

@@ -75,6 +75,54 @@ class Scan(msgspec.Struct, frozen=True):
 Record = Sample | Scan
 
 
+class Numbering(msgspec.Struct, frozen=True):
+    """How an agent that keeps a spool has numbered a message (contract, section 4).
+
+    `stream` names the spool, `seq` counts its messages from 1, `first` is the lowest that it still holds:
+    what is below it will never be sent again.
+    """
+
+    stream: str
+    seq: int
+    first: int = 1
+
+
+class Fate(StrEnum):
+    """What became of a numbered message: nothing more is to be done about either."""
+
+    STORED = "stored"
+    REFUSED = "refused"
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Messages of one stream and one fate, numbered `low` to `high`, both included; it may be only one.
+
+    `low_at` is the oldest moment in the message `low` and `high_at` the newest in `high`, by the agent's
+    clock; of refused ones when they came. `first` is the highest that came with them, `received_at` when the
+    last of them came by the server's clock, or something later of their stream.
+    """
+
+    agent_id: str
+    stream: str
+    fate: Fate
+    low: int
+    high: int
+    first: int
+    low_at: datetime
+    high_at: datetime
+    received_at: datetime
+
+
+class Deposit(msgspec.Struct, frozen=True):
+    """What one message brings to the store: its records, and if it is numbered which one it is.
+
+    A refused message that is numbered brings no records.
+    """
+
+    records: tuple[Record, ...]
+    run: Run | None = None
+
+
 class Order(StrEnum):
     """Which end of a history comes first."""
 
@@ -106,12 +154,14 @@ class TelemetryReport(msgspec.Struct, frozen=True):
     """A decoded metrics message, metrics batch or scan. `sent_at` is the outer timestamp.
 
     `batch` tells a batch from a single sample; its samples are judged one by one for time and repeats.
+    `numbering` is there when the message has both a stream and a seq.
     """
 
     agent_id: str
     sent_at: datetime
     records: tuple[Record, ...]
     batch: bool = False
+    numbering: Numbering | None = None
 
 
 class StatusReport(msgspec.Struct, frozen=True):
@@ -201,7 +251,8 @@ class Agent(msgspec.Struct, frozen=True, rename="camel"):
 class AgentKey(msgspec.Struct, frozen=True):
     """What an agent proves itself with. `secret` is sealed in the registry and open in memory.
 
-    `token_hash` is the SHA-256 of the agent's token; a token itself is never kept.
+    `token_hash` is the SHA-256 of the agent's token. The token itself follows from a secret; that of an agent
+    with a public key is sealed in the registry too (None if it was registered before Pingup kept it).
     """
 
     agent_id: str
@@ -209,6 +260,7 @@ class AgentKey(msgspec.Struct, frozen=True):
     secret: str | None
     public_key: bytes | None
     token_hash: bytes
+    token: str | None = None
 
 
 class CommandStatus(StrEnum):
@@ -290,12 +342,59 @@ class Role(StrEnum):
 
     AGENT = "agent"
     OPERATOR = "operator"
+    SERVER = "server"
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Somebody who has proved who they are: an agent by its id, an operator by a token's id and scope."""
+    """Somebody who has proved who they are: an agent by its id, an operator by a token's id and scope.
+
+    The server is one to brokers outside only; its id is its user name there.
+    """
 
     role: Role
     id: str
     scope: Scope = Scope.READ
     expires_at: datetime | None = None
+
+
+# --- accounts at a broker outside ------------------------------------------------------------------
+
+
+class Account(msgspec.Struct, frozen=True):
+    """A user of a broker outside: an agent, the server, or one API token.
+
+    `fingerprint` changes with the password and tells nothing about it: 32 hexadecimal digits. The password is
+    None when only its owner knows it.
+    """
+
+    username: str
+    principal: Principal
+    fingerprint: str
+    password: str | None
+
+    def __repr__(self) -> str:
+        return f"Account({self.username!r}, {self.principal!r}, password=…)"
+
+
+class Obstacle(StrEnum):
+    """Why an account can't be brought to a broker. The values are shown to users."""
+
+    PASSWORD_UNKNOWN = "password_unknown"  # noqa: S105 - not a password
+    NAME_TAKEN = "name_taken"
+    DISABLED = "disabled"
+
+
+class Unsettled(msgspec.Struct, frozen=True):
+    """An account that could not be brought to a broker, and why."""
+
+    username: str
+    obstacle: Obstacle
+
+
+class Reconciled(msgspec.Struct, frozen=True):
+    """What was done to a broker's accounts, by user name; all empty when they were as they should be."""
+
+    created: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    unsettled: tuple[Unsettled, ...] = ()

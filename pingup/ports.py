@@ -5,11 +5,12 @@ Every method may raise `Unavailable`. Stores run their work in threads of their 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
 from pingup.model import (
+    Account,
     Agent,
     AgentKey,
     ApiToken,
@@ -17,9 +18,11 @@ from pingup.model import (
     CommandStatus,
     ConfigReport,
     ConfigVersion,
+    Deposit,
     Presence,
-    Record,
+    Reconciled,
     ReportedConfig,
+    Run,
     Sample,
     Scan,
     Span,
@@ -27,16 +30,25 @@ from pingup.model import (
 
 
 class TelemetryStore(Protocol):
-    """Time series: samples and scans."""
+    """Time series: samples and scans, and which numbered messages brought them."""
 
-    async def store(self, records: Sequence[Record]) -> list[bool]:
-        """Commit all of them in one transaction; for each whether it was new, False for a repeat.
+    async def store(self, deposits: Sequence[Deposit]) -> list[bool]:
+        """Commit all of them in one transaction; for each record whether it was new, False for a repeat.
 
-        A repeat has the agent, timestamp and values of a stored record or of an earlier one of the batch.
+        A repeat has the agent, timestamp and values of a stored record or of an earlier one of the batch. The
+        run of a deposit is kept whether its records are new or not.
 
         Raises:
             Unstorable: one of them can't be stored; nothing of the batch was, and the store goes on.
             Unavailable: the store can't work now; nothing of the batch was stored.
+        """
+        ...
+
+    async def runs(self) -> list[Run]:
+        """What was kept of numbered messages, in no order; runs of one stream may touch or overlap.
+
+        Of an agent's streams the 16 heard of last are kept for sure, and of a stream the highest 4,096 runs
+        of each fate.
         """
         ...
 
@@ -61,11 +73,11 @@ class TelemetryStore(Protocol):
         ...
 
     async def purge(self, agent_id: str) -> None:
-        """Delete all of an agent's telemetry."""
+        """Delete all of an agent's telemetry, and what is known of its streams."""
         ...
 
     async def forget(self, samples_before: datetime, scans_before: datetime) -> None:
-        """Delete what is older than the retention."""
+        """Delete what is older than the retention, and streams of which nothing was heard since."""
         ...
 
     async def check(self) -> None:
@@ -254,4 +266,31 @@ class Downlink(Protocol):
 
     def end_sessions(self, principal_id: str) -> None:
         """Close every connection of this agent, or of the operator with this token id; forget its session."""
+        ...
+
+
+class AccountStore(Protocol):
+    """A broker's own list of who may come in, where it can be changed while the broker runs.
+
+    Other people's accounts in it are never touched. Whose account is changed or removed is disconnected.
+    """
+
+    async def reconcile(self, wanted: Sequence[Account], *, spared: Collection[str] = ()) -> Reconciled:
+        """Bring in exactly these accounts, changing nothing that is right already; `spared` stay as they are.
+
+        Raises:
+            NotAllowed: the broker doesn't let us.
+        """
+        ...
+
+    async def settle(self, username: str, account: Account | None) -> Reconciled:
+        """Bring in, change or (None) remove this one account; for when all others are known to be right.
+
+        Raises:
+            NotAllowed: the broker doesn't let us.
+        """
+        ...
+
+    async def rest(self) -> None:
+        """There is nothing to do for now: close what is open. The next call opens it again."""
         ...

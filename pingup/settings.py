@@ -16,12 +16,17 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from pingup.access import SERVER_USER
+from pingup.broker_url import BrokerUrl, parse_broker_url
 from pingup.errors import Unusable
 from pingup.sources import USAGE, in_words, nest, read_toml
 
 PREFIX = "PINGUP_"
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+_SHORTEST_SESSION = timedelta(days=1)
 
 
 class Duration(timedelta):
@@ -51,12 +56,47 @@ class HttpSettings(_Section, frozen=True):
     port: Port = 8787
 
 
-class MqttSettings(_Section, frozen=True):
-    """Where the embedded broker listens. Port 0 takes a free one."""
+def _check_url(name: str, text: str) -> None:
+    try:
+        parse_broker_url(text)
+    except ValueError as problem:
+        raise ValueError(f"{name} {problem}") from problem
 
-    mode: Literal["embedded"] = "embedded"
+
+class MqttSettings(_Section, frozen=True):
+    """Where the embedded broker listens (port 0 takes a free one), or `url` of a broker elsewhere.
+
+    `session_expiry` is how long that broker keeps what waits for the server. `control_url` is an
+    administrator's way into a Mosquitto with dynamic security, to bring accounts there.
+    """
+
+    mode: Literal["embedded", "external"] = "embedded"
     host: str = "127.0.0.1"
     port: Port = 1883
+    url: str | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    client_id: Annotated[str, Meta(min_length=1, max_length=128)] = "server"
+    session_expiry: Duration = Duration(days=7)
+    control_url: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, text in (("url", self.url), ("control_url", self.control_url)):
+            if text is not None:
+                _check_url(name, text)
+        if self.session_expiry < _SHORTEST_SESSION:
+            raise ValueError("session_expiry must be at least 1d")
+
+    @property
+    def broker(self) -> BrokerUrl | None:
+        """The broker elsewhere; None for the embedded one."""
+        return None if self.url is None else parse_broker_url(self.url)
+
+    @property
+    def control(self) -> BrokerUrl | None:
+        """Where accounts are brought to, and how to log in there."""
+        return None if self.control_url is None else parse_broker_url(self.control_url)
 
 
 class SecuritySettings(_Section, frozen=True):
@@ -66,6 +106,12 @@ class SecuritySettings(_Section, frozen=True):
     max_future: Duration = Duration(minutes=5)
     secret_as_bearer: bool = False
     unsigned_results: bool = False
+
+
+class InternalSettings(_Section, frozen=True):
+    """For brokers that ask over HTTP who may come in: without a token nobody can ask."""
+
+    token: str | None = None
 
 
 class LogSettings(_Section, frozen=True):
@@ -94,12 +140,13 @@ class Settings(_Section, frozen=True):
     http: HttpSettings = HttpSettings()
     mqtt: MqttSettings = MqttSettings()
     security: SecuritySettings = SecuritySettings()
+    internal: InternalSettings = InternalSettings()
     log: LogSettings = LogSettings()
     retention: RetentionSettings = RetentionSettings()
     presence: PresenceSettings = PresenceSettings()
 
 
-_SECRETS = frozenset({"admin_token"})
+_SECRETS = frozenset({"admin_token", "internal.token", "mqtt.url", "mqtt.control_url"})
 
 
 def load(
@@ -127,7 +174,9 @@ def load(
     _merge(values, _read_environ(environ), "the environment")
     _merge(values, nest(flags), "the flags")
     settings = _convert(values, "the settings")
-    _check_admin_token(settings.admin_token)
+    _check_token("PINGUP_ADMIN_TOKEN", settings.admin_token)
+    _check_token("internal.token", settings.internal.token)
+    _check_mqtt(settings.mqtt)
     return settings
 
 
@@ -218,6 +267,40 @@ def is_admin_token(text: str) -> bool:
     return re.fullmatch(r"[\x21-\x7e]{32,}", text) is not None
 
 
-def _check_admin_token(token: str | None) -> None:
+def _check_token(name: str, token: str | None) -> None:
     if token is not None and not is_admin_token(token):
-        raise Unusable("PINGUP_ADMIN_TOKEN must have 32 or more visible ASCII characters", USAGE)
+        raise Unusable(f"{name} must have 32 or more visible ASCII characters", USAGE)
+
+
+def _check_mqtt(mqtt: MqttSettings) -> None:
+    """What the settings of a broker elsewhere demand of one another."""
+    broker = mqtt.broker
+    if mqtt.control_url is not None:
+        _check_own_account(broker)
+    if mqtt.mode == "external" and broker is None:
+        raise Unusable("mqtt.mode is external: mqtt.url must say where the broker is", USAGE)
+    if mqtt.key_file is not None and mqtt.cert_file is None:
+        raise Unusable("mqtt.key_file needs mqtt.cert_file", USAGE)
+    for name in ("ca_file", "cert_file", "key_file"):
+        path: Path | None = getattr(mqtt, name)
+        if path is None:
+            continue
+        if broker is None or not broker.tls:
+            raise Unusable(f"mqtt.{name} needs an mqtts:// address in mqtt.url", USAGE)
+        _check_readable(f"mqtt.{name}", path)
+
+
+def _check_own_account(broker: BrokerUrl | None) -> None:
+    """Who brings accounts to a broker brings the server's own."""
+    if broker is None or broker.password is None:
+        raise Unusable("mqtt.control_url needs mqtt.url with the server's own user name and password", USAGE)
+    if broker.username not in (None, SERVER_USER):
+        # Any other name could be an agent's.
+        raise Unusable(f"with mqtt.control_url the user in mqtt.url must be {SERVER_USER}", USAGE)
+
+
+def _check_readable(name: str, path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as problem:
+        raise Unusable(f"cannot read the file {path} of {name}: {problem.strerror}", USAGE) from problem

@@ -153,6 +153,27 @@ def hash_token(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
+def is_same(one: str, other: str) -> bool:
+    """Whether two secret texts are equal, in constant time."""
+    return hmac.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode("utf-8", "surrogatepass"))
+
+
+class Fingerprints:
+    """Marks by which a changed password is noticed; without the master key they tell nothing about it."""
+
+    def __init__(self, master_key: bytes) -> None:
+        self._key = hmac.digest(master_key, b"pingup/v1/fingerprint", "sha256")
+
+    def of(self, token_hash: bytes) -> str:
+        """The mark of the password with this SHA-256: 32 hexadecimal digits."""
+        return hmac.digest(self._key, token_hash, "sha256")[:16].hex()
+
+
+def instance_of(master_key: bytes) -> str:
+    """The mark of a server and its data directory, which tells nothing of the key: 16 hexadecimal digits."""
+    return hmac.digest(master_key, b"pingup/v1/instance", "sha256")[:8].hex()
+
+
 # --- secrets at rest -------------------------------------------------------------------------------
 
 

@@ -40,6 +40,7 @@ class Live(StrEnum):
 
 _KINDS = {kind.value: kind for kind in Kind}
 _UP = f"{ROOT}/up/"
+UP_ALL = f"{_UP}#"
 
 
 def is_agent_id(text: str) -> bool:
@@ -85,6 +86,14 @@ def parse_up(topic: str) -> tuple[str, Kind] | None:
     return agent_id, kind
 
 
+def owner_of(topic: str) -> str | None:
+    """The agent whose place below `up` a topic lies in, whatever kind it names; None if it is nobody's."""
+    if not topic.startswith(_UP):
+        return None
+    agent_id = topic[len(_UP) :].partition("/")[0]
+    return agent_id if is_agent_id(agent_id) else None
+
+
 def matches(topic: str, topic_filter: str) -> bool:
     """Whether a topic name matches a subscription's filter (MQTT 3.1.1 and 5, section 4.7)."""
     if topic.startswith("$") and topic_filter[:1] in ("#", "+"):
@@ -110,3 +119,21 @@ def overlap(one: str, other: str) -> bool:
     longer, shorter = (left, right) if len(left) > len(right) else (right, left)
     # `a/#` matches `a` itself too, so one more level is allowed when it is `#`.
     return len(longer) == len(shorter) or longer[len(shorter)] == "#"
+
+
+def covers(wider: str, narrower: str) -> bool:
+    """Whether every topic name that matches the narrower filter matches the wider one too.
+
+    As with `matches`, a filter that begins with a wildcard has nothing to do with names that begin with `$`.
+    """
+    if narrower.startswith("$") and wider[:1] in ("#", "+"):
+        return False
+    left = wider.split("/")
+    # Every name has a level, so `#` alone is `+/#`.
+    right = ["+", "#"] if narrower == "#" else narrower.split("/")
+    for index, level in enumerate(left):
+        if level == "#":
+            return True
+        if index >= len(right) or right[index] == "#" or level not in ("+", right[index]):
+            return False
+    return len(left) == len(right)

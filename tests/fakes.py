@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from pingup.errors import Unavailable, Unstorable
-from pingup.model import Record, Sample, Scan, Span
+from pingup.model import Deposit, Record, Run, Sample, Scan, Span
 
 
 class MemoryTelemetry:
@@ -15,6 +15,7 @@ class MemoryTelemetry:
 
     def __init__(self) -> None:
         self.batches: list[list[Record]] = []
+        self.kept_runs: list[Run] = []
         self.tries = 0
         self.down: str | None = None
         self.poison: set[Record] = set()
@@ -27,7 +28,7 @@ class MemoryTelemetry:
     def records(self) -> list[Record]:
         return [record for batch in self.batches for record in batch]
 
-    async def store(self, records: Sequence[Record]) -> list[bool]:
+    async def store(self, deposits: Sequence[Deposit]) -> list[bool]:
         self.tries += 1
         self.entered.set()
         await self.gate.wait()
@@ -35,12 +36,17 @@ class MemoryTelemetry:
             if self.tries >= 2:
                 self.failed_twice.set()
             raise Unavailable(self.down)
+        records = [record for deposit in deposits for record in deposit.records]
         if self.poison.intersection(records):
             raise Unstorable("poison")
+        self.kept_runs += [deposit.run for deposit in deposits if deposit.run is not None]
         known = set(self.records)
         flags = [record not in known for record in records]
         self.batches.append([record for record, is_new in zip(records, flags, strict=True) if is_new])
         return flags
+
+    async def runs(self) -> list[Run]:
+        return self.kept_runs
 
     async def samples(self, agent_id: str, span: Span) -> list[Sample]:
         return [one for one in self.records if isinstance(one, Sample) and one.agent_id == agent_id]

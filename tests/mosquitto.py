@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import secrets
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ import pytest
 
 REQUIRE_ALL = "PINGUP_REQUIRE_ALL"
 HOST = "127.0.0.1"
+SHIPPED = Path(__file__).parent.parent / "broker_config"
 LISTENER = f"listener 1883 {HOST}"
 LOG = "mosquitto.log"
 
@@ -45,6 +49,27 @@ class Mosquitto:
         self.process.send_signal(signal.SIGHUP)
 
 
+@dataclass(frozen=True)
+class Dynsec:
+    """A running broker with dynamic security that knows nobody but its administrator."""
+
+    mosquitto: Mosquitto
+    admin: str
+    password: str
+
+    @property
+    def port(self) -> int:
+        return self.mosquitto.port
+
+    @property
+    def control_url(self) -> str:
+        """What Pingup's setting `mqtt.control_url` needs."""
+        return self.url(self.admin, self.password)
+
+    def url(self, user: str, password: str) -> str:
+        return f"mqtt://{user}:{password}@{HOST}:{self.port}"
+
+
 def find_program(name: str) -> str:
     """The path of a program that a test needs; without it the test is skipped, or fails if nothing may be."""
     path = shutil.which(name, path=_SEARCH_PATH)
@@ -59,6 +84,19 @@ def find_mosquitto() -> str:
     return find_program("mosquitto")
 
 
+def find_dynsec() -> Path:
+    """The dynamic security plugin that came with Mosquitto."""
+    name = "mosquitto_dynamic_security.so"
+    found = next(
+        iter(sorted(Path("/usr").glob(f"lib/{name}")) or sorted(Path("/usr").glob(f"lib/*/{name}"))), None
+    )
+    if found is not None:
+        return found
+    if os.environ.get(REQUIRE_ALL):
+        pytest.fail(f"{name} is not installed, and {REQUIRE_ALL} is set")
+    pytest.skip(f"{name} is not installed")
+
+
 def free_port() -> int:
     """A port that nobody listens on now; whoever opens it must be ready for it to be taken after all."""
     with socket.socket() as probe:
@@ -68,7 +106,9 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def running_mosquitto(directory: Path, config: str) -> AsyncIterator[Mosquitto]:
+async def running_mosquitto(
+    directory: Path, config: str, port: int | None = None
+) -> AsyncIterator[Mosquitto]:
     """Run Mosquitto inside `directory`, where the relative paths of its configuration begin.
 
     Args:
@@ -76,14 +116,15 @@ async def running_mosquitto(directory: Path, config: str) -> AsyncIterator[Mosqu
             like beside them.
         config: the text of a mosquitto.conf that logs to stderr. Its line `listener 1883 127.0.0.1`
             gets a free port.
+        port: one that it had before, when it is started again.
     """
     for _ in range(_ATTEMPTS):
-        port = free_port()
-        process = await _start(directory, _adapt(config, port))
+        listens_on = port or free_port()
+        process = await _start(directory, _adapt(config, listens_on))
         try:
             async with asyncio.timeout(_START_LIMIT):
                 await _wait_until_running(process, directory / LOG)
-            yield Mosquitto(port, directory, process)
+            yield Mosquitto(listens_on, directory, process)
             return
         except PortTaken:
             continue
@@ -92,6 +133,44 @@ async def running_mosquitto(directory: Path, config: str) -> AsyncIterator[Mosqu
                 process.terminate()
             await process.wait()
     raise PortTaken(f"no port stayed free in {_ATTEMPTS} attempts")
+
+
+@asynccontextmanager
+async def running_dynsec(directory: Path) -> AsyncIterator[Dynsec]:
+    """Run Mosquitto as `broker_config/mosquitto-dynsec` ships it, inside `directory`.
+
+    What it knows of accounts outlives it: run it there again, and they are as they were.
+    """
+    accounts, password_file = directory / "dynamic-security.json", directory / "admin.password"
+    if not accounts.exists():
+        password_file.write_text(secrets.token_urlsafe(16))
+        await _init_dynsec(accounts, "admin", password_file.read_text())
+    config = (SHIPPED / "mosquitto-dynsec" / "mosquitto.conf").read_text("utf-8")
+    config = re.sub(r"^plugin .*$", f"plugin {find_dynsec()}", config, count=1, flags=re.MULTILINE)
+    async with running_mosquitto(directory, config) as mosquitto:
+        yield Dynsec(mosquitto, "admin", password_file.read_text())
+
+
+async def _init_dynsec(path: Path, admin: str, password: str) -> None:
+    """As the README says, but without a terminal for the password."""
+    process = await asyncio.create_subprocess_exec(
+        *(find_program("mosquitto_ctrl"), "dynsec", "init", str(path), admin, password),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0, out
+
+
+def make_certificate(directory: Path) -> None:
+    """Put a broker's certificate and its own authority there, by the names in the shipped configuration."""
+    command = [
+        *(find_program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+        *("-nodes", "-days", "2", "-subj", "/CN=broker", "-addext", f"subjectAltName=IP:{HOST}"),
+        *("-keyout", str(directory / "server.key"), "-out", str(directory / "server.crt")),
+    ]
+    subprocess.run(command, check=True, timeout=_START_LIMIT, capture_output=True)
+    (directory / "ca.crt").write_bytes((directory / "server.crt").read_bytes())
 
 
 def _adapt(config: str, port: int) -> str:
@@ -112,7 +191,8 @@ async def _start(directory: Path, config: str) -> asyncio.subprocess.Process:
 
 
 async def _wait_until_running(process: asyncio.subprocess.Process, log: Path) -> None:
-    while not (text := _read(log)).endswith(" running\n"):
+    # A client that waited for it may be in the log already.
+    while " running\n" not in (text := _read(log)):
         if "Address already in use" in text:
             raise PortTaken(text)
         if process.returncode is not None:

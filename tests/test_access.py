@@ -6,13 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pingup.brokers.access import (
+from pingup.access import (
     assign_client_id,
     is_filter,
     is_same_client,
     may_publish,
     may_receive,
     may_subscribe,
+    may_subscribe_unfiltered,
+    username_of,
 )
 from pingup.model import Principal, Role, Scope
 from pingup.topics import matches
@@ -23,27 +25,29 @@ COMMANDER = Principal(Role.OPERATOR, "tok_2", Scope.COMMAND)
 ADMIN = Principal(Role.OPERATOR, "tok_3", Scope.ADMIN)
 # An operator's token may be named like an agent; that gives it nothing of the agent's.
 NAMESAKE = Principal(Role.OPERATOR, "A", Scope.READ)
-EVERYBODY = (AGENT, READER, COMMANDER, ADMIN, NAMESAKE)
+SERVER = Principal(Role.SERVER, "server")
+PEOPLE = (AGENT, READER, COMMANDER, ADMIN, NAMESAKE)
+EVERYBODY = (*PEOPLE, SERVER)
 
 # Topic → who may publish, who may receive.
 TABLE: dict[str, tuple[tuple[Principal, ...], tuple[Principal, ...]]] = {
-    "pingup/v1/up/A/metrics": ((AGENT,), (ADMIN,)),
-    "pingup/v1/up/A/discovery": ((AGENT,), (ADMIN,)),
-    "pingup/v1/up/A/status": ((AGENT,), (ADMIN,)),
-    "pingup/v1/up/A/results": ((AGENT,), (ADMIN,)),
-    "pingup/v1/up/A/config": ((AGENT,), (ADMIN,)),
-    "pingup/v1/up/A": ((AGENT,), (ADMIN,)),
-    "pingup/v1/up/B/metrics": ((), (ADMIN,)),
-    "pingup/v1/up/AA/metrics": ((), (ADMIN,)),
-    "pingup/v1/down/A/commands": ((), (AGENT, ADMIN)),
-    "pingup/v1/down/A/config": ((), (AGENT, ADMIN)),
-    "pingup/v1/down/A/receipts": ((), (AGENT, ADMIN)),
-    "pingup/v1/down/B/commands": ((), (ADMIN,)),
-    "pingup/v1/down/AA/commands": ((), (ADMIN,)),
-    "pingup/v1/live/A/metrics": ((), (READER, COMMANDER, ADMIN, NAMESAKE)),
-    "pingup/v1/live/B/presence": ((), (READER, COMMANDER, ADMIN, NAMESAKE)),
-    "pingup/v1/sys/status": ((), EVERYBODY),
-    "pingup/v1/sys/rejects": ((), (READER, COMMANDER, ADMIN, NAMESAKE)),
+    "pingup/v1/up/A/metrics": ((AGENT,), (ADMIN, SERVER)),
+    "pingup/v1/up/A/discovery": ((AGENT,), (ADMIN, SERVER)),
+    "pingup/v1/up/A/status": ((AGENT,), (ADMIN, SERVER)),
+    "pingup/v1/up/A/results": ((AGENT,), (ADMIN, SERVER)),
+    "pingup/v1/up/A/config": ((AGENT,), (ADMIN, SERVER)),
+    "pingup/v1/up/A": ((AGENT,), (ADMIN, SERVER)),
+    "pingup/v1/up/B/metrics": ((), (ADMIN, SERVER)),
+    "pingup/v1/up/AA/metrics": ((), (ADMIN, SERVER)),
+    "pingup/v1/down/A/commands": ((SERVER,), (AGENT, ADMIN)),
+    "pingup/v1/down/A/config": ((SERVER,), (AGENT, ADMIN)),
+    "pingup/v1/down/A/receipts": ((SERVER,), (AGENT, ADMIN)),
+    "pingup/v1/down/B/commands": ((SERVER,), (ADMIN,)),
+    "pingup/v1/down/AA/commands": ((SERVER,), (ADMIN,)),
+    "pingup/v1/live/A/metrics": ((SERVER,), (READER, COMMANDER, ADMIN, NAMESAKE)),
+    "pingup/v1/live/B/presence": ((SERVER,), (READER, COMMANDER, ADMIN, NAMESAKE)),
+    "pingup/v1/sys/status": ((SERVER,), PEOPLE),
+    "pingup/v1/sys/rejects": ((SERVER,), (READER, COMMANDER, ADMIN, NAMESAKE)),
     "pingup/v2/anything": ((), (ADMIN,)),
     "elsewhere": ((), ()),
     "$SYS/broker/uptime": ((), ()),
@@ -88,6 +92,33 @@ def test_a_filter_is_granted_when_it_can_match_what_may_be_received(
 
 
 @pytest.mark.parametrize(
+    ("principal", "topic_filter", "granted"),
+    [
+        (AGENT, "pingup/v1/down/A/#", True),
+        (AGENT, "pingup/v1/down/A/commands", True),
+        (AGENT, "pingup/v1/down/A", True),
+        (AGENT, "pingup/v1/sys/status", True),
+        (AGENT, "pingup/v1/down/+/commands", False),
+        (AGENT, "pingup/v1/sys/#", False),
+        (AGENT, "#", False),
+        (READER, "pingup/v1/live/+/metrics", True),
+        (READER, "pingup/v1/#", False),
+        (ADMIN, "pingup/#", True),
+        (ADMIN, "pingup/v1/down/#", True),
+        (ADMIN, "#", False),
+        (SERVER, "pingup/v1/up/#", True),
+        (SERVER, "pingup/v1/up/+/status", True),
+        (SERVER, "pingup/#", False),
+        (ADMIN, "$share/group/pingup/#", False),
+    ],
+)
+def test_where_deliveries_are_not_judged_a_filter_must_lie_within_what_may_be_received(
+    principal: Principal, topic_filter: str, *, granted: bool
+) -> None:
+    assert may_subscribe_unfiltered(principal, topic_filter) == granted
+
+
+@pytest.mark.parametrize(
     "broken", ["", "#/a", "a/#/b", "a#", "a/b#", "##", "a+", "+a/b", "a/++", "$SYS/#", "$"]
 )
 def test_a_malformed_or_hidden_filter_is_granted_to_nobody(broken: str) -> None:
@@ -107,6 +138,8 @@ def test_a_malformed_or_hidden_filter_is_granted_to_nobody(broken: str) -> None:
         (READER, "A", None),
         (READER, "B", "B"),
         (READER, "server", None),
+        (SERVER, "server", "server"),
+        (SERVER, "A", None),
     ],
 )
 def test_a_client_id_is_bound_to_whom_it_belongs(
@@ -158,3 +191,17 @@ def test_a_filter_that_matches_something_permitted_is_granted(topic_filter: str,
         for principal in EVERYBODY:
             if may_receive(principal, topic):
                 assert may_subscribe(principal, topic_filter)
+
+
+@given(st.sampled_from(EVERYBODY), _filters, _topics)
+def test_a_filter_that_is_granted_unfiltered_matches_nothing_forbidden(
+    principal: Principal, topic_filter: str, topic: str
+) -> None:
+    if may_subscribe_unfiltered(principal, topic_filter) and matches(topic, topic_filter):
+        assert may_receive(principal, topic)
+
+
+def test_everybody_is_a_user_of_their_own_at_a_broker_outside() -> None:
+    assert username_of(AGENT) == "A"
+    assert username_of(NAMESAKE) == "operator.A"
+    assert username_of(SERVER) == "server"

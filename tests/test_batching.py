@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pingup.codec import MAX_EXTRA_BYTES
 from pingup.crew import Crew
 from pingup.errors import Reason, Rejected, Unavailable
-from pingup.model import Host, Record, Sample, Scan
+from pingup.model import Deposit, Host, Record, Sample, Scan
 from pingup.services.batching import Batcher
 from pingup.storage.duckdb import DuckDBTelemetry
 from tests.fakes import MemoryTelemetry
@@ -27,6 +27,10 @@ START = datetime(2026, 2, 25, 10, tzinfo=UTC)
 
 def sample(number: int) -> Sample:
     return Sample("a", START + timedelta(seconds=number), float(number), None, None, None, "online")
+
+
+def message(*records: Record) -> Deposit:
+    return Deposit(records)
 
 
 @asynccontextmanager
@@ -45,7 +49,7 @@ async def batching(
 async def test_a_lone_message_is_committed_at_once() -> None:
     store = MemoryTelemetry()
     async with batching(store) as batcher:
-        assert await batcher.offer([sample(1)]) == [True]
+        assert await batcher.offer(message(sample(1))) == [True]
         assert store.batches == [[sample(1)]]
 
 
@@ -53,9 +57,9 @@ async def test_what_waits_during_a_commit_is_committed_together() -> None:
     store = MemoryTelemetry()
     store.gate.clear()
     async with batching(store) as batcher:
-        first = batcher.offer([sample(0)])
+        first = batcher.offer(message(sample(0)))
         await store.entered.wait()
-        rest = [batcher.offer([sample(number)]) for number in range(1, 50)]
+        rest = [batcher.offer(message(sample(number))) for number in range(1, 50)]
         store.gate.set()
         await asyncio.gather(first, *rest)
         assert [len(batch) for batch in store.batches] == [1, 49]
@@ -64,8 +68,8 @@ async def test_what_waits_during_a_commit_is_committed_together() -> None:
 async def test_each_sender_learns_which_of_its_records_were_new() -> None:
     store = MemoryTelemetry()
     async with batching(store) as batcher:
-        await batcher.offer([sample(1), sample(2)])
-        both = batcher.offer([sample(2), sample(3)]), batcher.offer([sample(1)])
+        await batcher.offer(message(sample(1), sample(2)))
+        both = batcher.offer(message(sample(2), sample(3))), batcher.offer(message(sample(1)))
         assert list(await asyncio.gather(*both)) == [[False, True], [False]]
 
 
@@ -73,7 +77,7 @@ async def test_nothing_is_told_before_the_commit() -> None:
     store = MemoryTelemetry()
     store.gate.clear()
     async with batching(store) as batcher:
-        offered = batcher.offer([sample(1)])
+        offered = batcher.offer(message(sample(1)))
         await store.entered.wait()
         assert not offered.done()
         store.gate.set()
@@ -84,9 +88,9 @@ async def test_senders_wait_when_too_much_waits() -> None:
     store = MemoryTelemetry()
     store.gate.clear()
     async with batching(store, max_batch_rows=2, max_waiting_rows=4) as batcher:
-        offers = [batcher.offer([sample(0)])]
+        offers = [batcher.offer(message(sample(0)))]
         await store.entered.wait()
-        offers += [batcher.offer([sample(number)]) for number in range(1, 5)]
+        offers += [batcher.offer(message(sample(number))) for number in range(1, 5)]
         waiter = asyncio.ensure_future(batcher.room())
         await asyncio.sleep(0)
         assert not waiter.done()
@@ -100,7 +104,7 @@ async def test_a_message_that_cannot_be_stored_is_refused_and_stops_no_other() -
     store.poison = {sample(13)}
     store.gate.clear()
     async with batching(store) as batcher:
-        offers = [batcher.offer([sample(number)]) for number in range(32)]
+        offers = [batcher.offer(message(sample(number))) for number in range(32)]
         await store.entered.wait()
         store.gate.set()
         outcomes = await asyncio.gather(*offers, return_exceptions=True)
@@ -115,7 +119,7 @@ async def test_an_outage_of_the_store_loses_nothing() -> None:
     store = MemoryTelemetry()
     store.down = "disk full"
     async with batching(store) as batcher:
-        offered = batcher.offer([sample(1)])
+        offered = batcher.offer(message(sample(1)))
         await store.failed_twice.wait()
         assert batcher.problem == "disk full"
         assert not offered.done()
@@ -126,13 +130,13 @@ async def test_an_outage_of_the_store_loses_nothing() -> None:
 
 async def test_what_is_too_much_for_the_store_at_once_is_committed_in_parts() -> None:
     class SmallStore(MemoryTelemetry):
-        async def store(self, records: Sequence[Record]) -> list[bool]:
-            if len(records) > 8:
+        async def store(self, deposits: Sequence[Deposit]) -> list[bool]:
+            if len(deposits) > 8:
                 raise Unavailable("out of memory")
-            return await super().store(records)
+            return await super().store(deposits)
 
     async with batching(SmallStore()) as batcher:
-        offers = [batcher.offer([sample(number)]) for number in range(20)]
+        offers = [batcher.offer(message(sample(number))) for number in range(20)]
         assert await asyncio.gather(*offers) == [[True]] * 20
         assert batcher.problem is None
 
@@ -150,7 +154,7 @@ async def test_a_backlog_of_the_widest_samples_does_not_stop_the_server_nor_when
         running = crew.create_task(batcher.run())
         for expected in (True, False):
             async with asyncio.timeout(30):
-                offers = [batcher.offer([one]) for one in wide]
+                offers = [batcher.offer(message(one)) for one in wide]
                 assert await asyncio.gather(*offers) == [[expected]] * len(wide)
         batcher.close()
         await running
@@ -159,7 +163,7 @@ async def test_a_backlog_of_the_widest_samples_does_not_stop_the_server_nor_when
 def test_a_large_record_counts_as_several_rows() -> None:
     async def rows(record: Record) -> int:
         batcher = Batcher(MemoryTelemetry())
-        batcher.offer([record])
+        batcher.offer(message(record))
         return batcher._waiting_rows
 
     plain = Host("10.0.0.1", 1, (22, 80))
@@ -171,10 +175,22 @@ def test_a_large_record_counts_as_several_rows() -> None:
     assert asyncio.run(rows(Scan("a", START, 1, (plain, crowded)))) > 100
 
 
+async def test_a_message_without_records_is_committed_in_its_turn_and_takes_its_room() -> None:
+    store = MemoryTelemetry()
+    store.gate.clear()
+    async with batching(store, max_waiting_rows=4) as batcher:
+        offers = [batcher.offer(message())]
+        await store.entered.wait()
+        offers += [batcher.offer(message()), batcher.offer(message(sample(1))), batcher.offer(message())]
+        assert batcher._waiting_rows == 3
+        store.gate.set()
+        assert await asyncio.gather(*offers) == [[], [], [True], []]
+
+
 async def test_a_stop_commits_what_waits() -> None:
     store = MemoryTelemetry()
     async with batching(store, max_batch_rows=3) as batcher:
-        offers = [batcher.offer([sample(number)]) for number in range(10)]
+        offers = [batcher.offer(message(sample(number))) for number in range(10)]
     assert await asyncio.gather(*offers) == [[True]] * 10
 
 
@@ -182,7 +198,7 @@ async def test_a_stop_during_an_outage_tells_senders_that_nothing_was_stored() -
     store = MemoryTelemetry()
     store.down = "disk full"
     async with batching(store, max_batch_rows=3) as batcher:
-        offers = [batcher.offer([sample(number)]) for number in range(10)]
+        offers = [batcher.offer(message(sample(number))) for number in range(10)]
     outcomes = await asyncio.gather(*offers, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 10
 
@@ -202,7 +218,7 @@ def test_whatever_is_poisonous_everything_else_is_stored_once(
         numbers = iter(range(1000))
         offers = [[sample(next(numbers)) for _ in range(size)] for size in sizes]
         async with batching(store, max_batch_rows=rows) as batcher:
-            futures = [batcher.offer(records) for records in offers]
+            futures = [batcher.offer(message(*records)) for records in offers]
             outcomes = await asyncio.gather(*futures, return_exceptions=True)
         good = [records for records in offers if not store.poison.intersection(records)]
         assert store.records == [record for records in good for record in records]
@@ -216,7 +232,7 @@ async def test_a_sender_that_gave_up_harms_nobody() -> None:
     store = MemoryTelemetry()
     store.gate.clear()
     async with batching(store) as batcher:
-        gone, there = batcher.offer([sample(1)]), batcher.offer([sample(2)])
+        gone, there = batcher.offer(message(sample(1))), batcher.offer(message(sample(2)))
         await store.entered.wait()
         gone.cancel()
         store.gate.set()

@@ -15,7 +15,15 @@ import mqtt5
 import pytest
 
 from pingup.topics import matches
-from tests.mosquitto import HOST, LISTENER, REQUIRE_ALL, Mosquitto, find_program, running_mosquitto
+from tests.mosquitto import (
+    HOST,
+    LISTENER,
+    REQUIRE_ALL,
+    Mosquitto,
+    find_program,
+    make_certificate,
+    running_mosquitto,
+)
 
 pytestmark = pytest.mark.mosquitto
 
@@ -331,7 +339,7 @@ async def test_a_packet_over_a_mebibyte_closes_the_connection(broker: Broker) ->
 async def test_the_tls_listener_works_and_binds_client_ids_once_its_lines_are_uncommented(
     tmp_path: Path,
 ) -> None:
-    _make_certificate(tmp_path)
+    make_certificate(tmp_path)
     plain, _, commented = _install(tmp_path).partition("#listener 8883\n")
     above, _, _ = plain.partition("listener 1883")
     async with running_mosquitto(tmp_path, f"{above}{LISTENER}\n{commented.replace('#', '')}") as mosquitto:
@@ -341,16 +349,6 @@ async def test_the_tls_listener_works_and_binds_client_ids_once_its_lines_are_un
             async with broker.client(AGENT, client_id="two"):
                 with pytest.raises(aiomqtt.MqttError):
                     await _until(one, "its session went to the second")
-
-
-def _make_certificate(directory: Path) -> None:
-    command = [
-        *(find_program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-        *("-nodes", "-days", "2", "-subj", "/CN=broker", "-addext", f"subjectAltName=IP:{HOST}"),
-        *("-keyout", str(directory / "server.key"), "-out", str(directory / "server.crt")),
-    ]
-    subprocess.run(command, check=True, timeout=LIMIT, capture_output=True)
-    (directory / "ca.crt").write_bytes((directory / "server.crt").read_bytes())
 
 
 @pytest.mark.parametrize(("required", "outcome"), [("", pytest.skip.Exception), ("1", pytest.fail.Exception)])

@@ -95,6 +95,16 @@ async def test_a_command_waits_for_an_agent_that_is_away_and_is_sent_at_its_birt
     await status_of(a, command, S.SENT)
 
 
+async def test_commands_that_wait_are_sent_as_soon_as_the_broker_can_be_reached(a: House) -> None:
+    command = await a.services.commands.create("A", "ping", {})
+    a.services.commands.reachable()
+    await status_of(a, command, S.PENDING)
+    a.downlink.listening.add("A")
+    a.services.commands.reachable()
+    await published(a, 1)
+    await status_of(a, command, S.SENT)
+
+
 async def test_a_sent_command_is_sent_again_when_the_agent_comes_back_until_it_answers(a: House) -> None:
     a.downlink.listening.add("A")
     command = await a.services.commands.create("A", "ping", {})

@@ -54,6 +54,21 @@ async def test_a_birth_makes_online_and_the_will_of_its_session_offline(a: House
     assert set(a.downlink.retained(live("A", Live.PRESENCE))) == {True}
 
 
+async def test_what_came_before_the_will_of_an_agent_that_is_offline_does_not_bring_it_back(a: House) -> None:
+    before = a.clock.now()
+    a.clock.advance(seconds=1)
+    await say(a, "offline", "s1")
+    a.services.presence.heard("A", before)
+    assert await state(a) is OFFLINE
+
+
+async def test_where_everybody_stands_can_be_shown_to_a_broker_that_forgot(a: House) -> None:
+    await say(a, "online", "s1")
+    seen = len(shown(a))
+    a.services.presence.show()
+    assert shown(a)[seen:] == ["online"]
+
+
 async def test_the_will_of_an_older_session_ends_nothing(a: House) -> None:
     await say(a, "online", "s1")
     a.clock.advance(seconds=5)

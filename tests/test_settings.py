@@ -64,6 +64,64 @@ def test_the_admin_token_may_stand_in_a_file(tmp_path: Path) -> None:
     assert read(environ={"PINGUP_ADMIN_TOKEN": TOKEN}).admin_token == TOKEN
 
 
+def test_the_address_of_a_broker_elsewhere_may_stand_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "url"
+    path.write_text("mqtts://pingup:p%40ss%2Fword@broker.example\n")
+    for environ in ({"PINGUP_MQTT__URL_FILE": str(path)}, {"PINGUP_MQTT__URL": path.read_text()}):
+        broker = read(environ=environ).mqtt.broker
+        assert broker is not None
+        assert (broker.host, broker.port, broker.tls) == ("broker.example", 8883, True)
+        assert (broker.username, broker.password) == ("pingup", "p@ss/word")
+
+
+def test_a_broker_elsewhere_has_the_promised_defaults() -> None:
+    assert read().mqtt.broker is None
+    mqtt = read({"mqtt.url": "mqtt://[::1]"}).mqtt
+    assert mqtt.broker is not None
+    assert (mqtt.broker.host, mqtt.broker.port, str(mqtt.broker)) == ("::1", 1883, "mqtt://[::1]:1883")
+    assert (mqtt.client_id, mqtt.session_expiry) == ("server", timedelta(days=7))
+
+
+def test_files_for_tls_are_taken_with_an_address_that_wants_tls(tmp_path: Path) -> None:
+    pem = tmp_path / "pem"
+    pem.touch()
+    files = {"mqtt.ca_file": pem, "mqtt.cert_file": pem, "mqtt.key_file": pem}
+    assert read({"mqtt.url": "mqtts://broker", **files}).mqtt.ca_file == pem
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"mqtt.mode": "external"}, "mqtt.url must say where the broker is"),
+        ({"mqtt.url": "http://broker"}, "url is no address like mqtt://"),
+        ({"mqtt.url": "mqtt://server:geheim@broker/path"}, "url is no address like mqtt://"),
+        ({"mqtt.url": "mqtt://server:ge#heim@broker"}, "url is no address like mqtt://"),
+        ({"mqtt.url": "mqtt://server:geheim@broker:port"}, "url is no address like mqtt://"),
+        ({"mqtt.url": "mqtt://server:geheim@[::1"}, "mqtt"),
+        (
+            {"mqtt.url": "mqtts://b", "mqtt.ca_file": Path("/none.pem")},
+            "cannot read the file /none.pem of mqtt.ca_file",
+        ),
+        (
+            {"mqtt.url": "mqtt://b", "mqtt.ca_file": Path("/none.pem")},
+            "mqtt.ca_file needs an mqtts:// address",
+        ),
+        ({"mqtt.cert_file": Path("/none.pem")}, "mqtt.cert_file needs an mqtts:// address"),
+        ({"mqtt.url": "mqtts://b", "mqtt.key_file": Path("/none.pem")}, "mqtt.key_file needs mqtt.cert_file"),
+        ({"mqtt.session_expiry": "23h"}, "session_expiry must be at least 1d"),
+        ({"mqtt.client_id": ""}, "mqtt.client_id"),
+    ],
+)
+def test_bad_settings_of_a_broker_elsewhere_are_told_without_its_password(
+    flags: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(Unusable, match=words) as caught:
+        read(flags)
+    assert "heim" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
 def test_variables_of_other_programs_with_our_prefix_are_left_alone() -> None:
     assert read(environ={"PINGUP_AGENT_ID": "a", "PINGUP_REQUIRE_ALL": "1", "OTHER": "x"}) == Settings()
 
@@ -118,3 +176,42 @@ def test_durations_are_read_as_people_write_them(text: str, seconds: int) -> Non
 def test_other_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no duration"):
         parse_duration(text)
+
+
+BROKER = "mqtt://server:password@localhost"
+
+
+def test_how_an_administrator_gets_into_the_broker_may_stand_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "control"
+    file.write_text("mqtts://admin:s3cret@broker:8884\n")
+    environ = {"PINGUP_MQTT__CONTROL_URL_FILE": str(file), "PINGUP_MQTT__URL": BROKER}
+    control = load(flags={}, environ=environ).mqtt.control
+    assert control is not None
+    assert (control.host, control.port, control.tls) == ("broker", 8884, True)
+    assert (control.username, control.password) == ("admin", "s3cret")
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"mqtt.control_url": "mqtt://a:s3cret@h/x", "mqtt.url": BROKER}, "control_url is no address"),
+        ({"mqtt.control_url": "mqtt://a:s3cret@h"}, "needs mqtt.url"),
+        ({"mqtt.control_url": "mqtt://a:s3cret@h", "mqtt.url": "mqtt://server@h"}, "needs mqtt.url"),
+        ({"mqtt.control_url": "mqtt://a:s3cret@h", "mqtt.url": "mqtt://x:p@h"}, "must be server"),
+        ({"internal.token": "too short"}, "internal.token must have 32 or more visible ASCII characters"),
+        ({"internal.token": "é" * 40}, "internal.token must have 32 or more visible ASCII characters"),
+    ],
+)
+def test_settings_for_brokers_elsewhere_are_checked(settings: dict[str, str], complaint: str) -> None:
+    with pytest.raises(Unusable, match=complaint) as refusal:
+        load(flags=settings, environ={})
+    assert refusal.value.exit_code == 2
+    assert "s3cret" not in str(refusal.value)
+
+
+def test_the_token_of_brokers_that_ask_may_stand_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("x" * 40 + "\n")
+    settings = load(flags={}, environ={"PINGUP_INTERNAL__TOKEN_FILE": str(file)})
+    assert settings.internal.token == "x" * 40
+    assert load(flags={}, environ={}).internal.token is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pingup.brokers.access import may_receive
+from pingup.access import may_receive
 from pingup.brokers.exchange import Exchange
 from pingup.brokers.framing import publish_bytes
 from pingup.brokers.subscriber import Delivery, Subscriber

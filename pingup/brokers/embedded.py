@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 
+from pingup.brokers.edge import OFFLINE, ONLINE, Edge
 from pingup.brokers.exchange import Exchange, Message
 from pingup.brokers.greeting import Keyring
 from pingup.brokers.hardened.broker import HardenedBroker
 from pingup.brokers.limits import Limits
-from pingup.brokers.uplink import Ingest, Rejects, Uplink
+from pingup.brokers.uplink import Uplink
 from pingup.clock import Clock
 from pingup.errors import Unusable
-from pingup.topics import down_commands
+from pingup.topics import SYS_STATUS, down_commands
 
 _CHATTY = ("amqtt", "transitions")
 
@@ -38,25 +39,18 @@ class Embedded:
         self._broker: HardenedBroker | None = None
 
     @asynccontextmanager
-    async def open(
-        self, *, ingest: Ingest, rejects: Rejects, on_listening: Callable[[str], None]
-    ) -> AsyncIterator[None]:
+    async def open(self, edge: Edge) -> AsyncIterator[None]:
         """Listen; `host` and `port` are in effect then.
 
         At the end it stops reading, waits until what was offered is acknowledged, and closes all connections.
         No wills are published then.
-
-        Args:
-            ingest: takes what agents publish.
-            rejects: counts what may not be published.
-            on_listening: told the id of each agent that gets its commands from now on.
 
         Raises:
             Unusable: nobody can listen there.
         """
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
-        uplink = Uplink(ingest=ingest, rejects=rejects, on_listening=on_listening, clock=self._clock)
+        uplink = Uplink(edge, self._clock)
         broker = HardenedBroker(
             exchange=self._exchange,
             uplink=uplink,
@@ -69,9 +63,11 @@ class Embedded:
         except OSError as problem:
             raise Unusable(f"MQTT: cannot listen on {self.host}:{self.port}: {_why(problem)}") from problem
         self._broker = broker
+        self.emit(SYS_STATUS, edge.status(ONLINE), retain=True)
         try:
             yield
         finally:
+            self.emit(SYS_STATUS, edge.status(OFFLINE), retain=True)
             await broker.shutdown()
 
     @property
@@ -81,9 +77,10 @@ class Embedded:
         return f"mqtt://{host}:{self.port}"
 
     @property
-    def is_open(self) -> bool:
-        """Whether clients can connect now."""
-        return self._broker is not None and self._broker.is_listening
+    def problem(self) -> str | None:
+        """Why nobody can connect now."""
+        is_listening = self._broker is not None and self._broker.is_listening
+        return None if is_listening else "the embedded broker does not listen"
 
     # --- the downlink ------------------------------------------------------------------------------
 

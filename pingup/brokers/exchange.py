@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from pingup.brokers.access import may_receive, may_subscribe
+from pingup.access import may_receive, may_subscribe
 from pingup.brokers.framing import publish_bytes
 from pingup.brokers.limits import Limits
 from pingup.brokers.subscriber import Delivery, Subscriber

@@ -30,7 +30,7 @@ from amqtt.mqtt.packet import (
 )
 from amqtt.mqtt.publish import PublishPacket
 
-from pingup.brokers.access import is_topic
+from pingup.access import is_topic
 from pingup.errors import PingupError
 
 CHUNK = 64 * 1024

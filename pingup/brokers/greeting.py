@@ -15,7 +15,7 @@ from amqtt.mqtt.connack import (
 )
 from amqtt.mqtt.connect import ConnectPacket
 
-from pingup.brokers.access import assign_client_id, is_topic
+from pingup.access import assign_client_id, is_topic
 from pingup.brokers.framing import Frame, Publish, Violation, read_packet
 from pingup.errors import PingupError
 from pingup.model import AgentKey, Principal

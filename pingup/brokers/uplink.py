@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
 
-from pingup.brokers.access import may_publish
+from pingup.access import may_publish
+from pingup.brokers.edge import Edge
 from pingup.brokers.framing import Publish
 from pingup.clock import Clock
 from pingup.errors import Reason
@@ -16,34 +15,14 @@ from pingup.topics import Kind, parse_up
 _SHOWN = 256  # characters of a topic that is refused
 
 
-class Ingest(Protocol):
-    """Where messages go in; `pingup.services.ingest` is one."""
-
-    async def room(self) -> None:
-        """Wait while the server can take no more."""
-        ...
-
-    def submit(self, inbound: Inbound) -> asyncio.Future[Outcome]:
-        """Resolves after the commit; fails with Rejected (counted), or Unavailable when it wasn't stored."""
-        ...
-
-
-class Rejects(Protocol):
-    """Who counts refusals; `pingup.services.rejects` is one."""
-
-    def note(self, *, agent_id: str | None, source: str, reason: Reason, detail: str) -> None: ...
-
-
 class Uplink:
     """Takes in what may be published, and counts what may not."""
 
-    def __init__(
-        self, *, ingest: Ingest, rejects: Rejects, on_listening: Callable[[str], None], clock: Clock
-    ) -> None:
-        """`on_listening` is told the id of each agent that gets its commands from now on."""
-        self.on_listening = on_listening
-        self._ingest = ingest
-        self._rejects = rejects
+    def __init__(self, edge: Edge, clock: Clock) -> None:
+        self.on_listening = edge.on_listening
+        """Told the id of each agent that gets its commands from now on."""
+        self._ingest = edge.ingest
+        self._rejects = edge.rejects
         self._clock = clock
 
     def kind_of(self, principal: Principal, publish: Publish) -> Kind | None:

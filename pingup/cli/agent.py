@@ -38,7 +38,7 @@ def agent() -> None:
 @click.option("--scan-range", multiple=True, metavar="CIDR", help="A network to scan; may be repeated.")
 @click.option("--scan-port", multiple=True, metavar="PORT", help="A port to scan; may be repeated.")
 @click.option("--scan-interval", metavar="SECONDS", help="Seconds between scans. [only on command]")
-@click.option("--data-dir", type=_PATH, help="Where the agent keeps its journal. [./pingup-agent/ID]")
+@click.option("--data-dir", type=_PATH, help="Where its spool and journal are kept. [./pingup-agent/ID]")
 @click.option("--log-level", metavar=f"[{'|'.join(LogLevel)}]", help="[info]")
 @click.option("--once", is_flag=True, help="Connect, send one sample and end; 5 if that can't be done.")
 def run(config: Path | None, once: bool, **flags: Any) -> None:

@@ -10,6 +10,8 @@ from typing import NoReturn
 from pingup.errors import Unavailable, Unusable
 
 FAILED = 1
+NOT_ALLOWED = 4
+UNREACHABLE = 5
 
 # What `pip install pingup` leaves out, by module.
 _SERVER_PACKAGES = frozenset({"aiohttp", "aiosqlite", "amqtt", "duckdb", "mqtt5", "prometheus_client"})

@@ -20,6 +20,8 @@ _FLAGS = {
     "http_port": "http.port",
     "mqtt_host": "mqtt.host",
     "mqtt_port": "mqtt.port",
+    "mqtt_url": "mqtt.url",
+    "control_url": "mqtt.control_url",
     "log_level": "log.level",
     "log_format": "log.format",
 }
@@ -36,6 +38,7 @@ def server_options(command: F) -> F:
         click.option("--http-port", metavar="PORT", help="Port of REST, 0 for a free one. [8787]"),
         click.option("--mqtt-host", help="Where the embedded broker listens. [127.0.0.1]"),
         click.option("--mqtt-port", metavar="PORT", help="Port of the broker, 0 for a free one. [1883]"),
+        click.option("--mqtt-url", metavar="URL", help="A broker elsewhere, in place of the embedded one."),
         click.option("--log-level", metavar=_choice(LogLevel), help="[info]"),
         click.option("--log-format", metavar=_choice(LogFormat), help="[text]"),
     )

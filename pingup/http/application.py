@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import hdrs, web
 
+from pingup.http import internal
 from pingup.http.access import guarded
 from pingup.http.bodies import expect_nothing_yet
 from pingup.http.context import CONTEXT, Context
@@ -15,7 +16,8 @@ def make_app(context: Context) -> web.Application:
     """The application over these services; every call goes through the access that its route names."""
     app = web.Application(middlewares=[answer_problems])
     app[CONTEXT] = context
-    for route in ROUTES:
+    token = context.internal_token
+    for route in ROUTES if token is None else (*ROUTES, *internal.routes(token)):
         handle = guarded(route)
         app.router.add_route(route.method, route.path, handle, expect_handler=expect_nothing_yet)
         if route.method == hdrs.METH_GET:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from pingup.clock import Clock
 from pingup.model import Principal
+from pingup.services.admission import Admission
 from pingup.services.agents import Agents
 from pingup.services.commands import Commands
 from pingup.services.composition import Services
@@ -22,10 +23,15 @@ from pingup.settings import Settings
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """The services behind REST. `unsigned_results` also takes command results without a signature."""
+    """The services behind REST.
+
+    `unsigned_results` also takes command results without a signature. With `internal_token` a broker outside
+    may ask who comes in.
+    """
 
     clock: Clock
     keyring: Keyring
+    admission: Admission
     ingest: Ingest
     agents: Agents
     commands: Commands
@@ -34,6 +40,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     tokens: Tokens
     health: HealthCheck
     unsigned_results: bool
+    internal_token: str | None
 
     @classmethod
     def of(cls, settings: Settings, services: Services, health: HealthCheck, clock: Clock) -> Self:
@@ -41,6 +48,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             clock=clock,
             keyring=services.keyring,
+            admission=services.admission,
             ingest=services.ingest,
             agents=services.agents,
             commands=services.commands,
@@ -49,6 +57,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             tokens=services.tokens,
             health=health,
             unsigned_results=settings.security.unsigned_results,
+            internal_token=settings.internal.token,
         )
 
 

@@ -48,14 +48,17 @@ async def post(request: web.Request) -> web.Response:
 
 
 async def history(request: web.Request) -> web.Response:
-    """An agent's samples, newest first unless asked otherwise."""
+    """An agent's samples, newest first unless asked otherwise, and how complete a range of them is."""
     context = request.app[CONTEXT]
     agent_id = request.match_info[AGENT_ID]
     span = query.span_of(request, context.clock.now())
     found = await context.history.samples(agent_id, query.one_more(span))
     page, following = query.page_of(request, span, found)
     samples = [codec.sample_json(sample) for sample in page]
-    return answer({"agentId": agent_id, "metrics": samples, "next": following})
+    document: dict[str, object] = {"agentId": agent_id, "metrics": samples, "next": following}
+    if span.start is not None or span.end is not None:
+        document["completeness"] = context.history.completeness(agent_id, span.start, span.end)
+    return answer(document)
 
 
 async def newest(request: web.Request) -> web.Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pingup.http import agents, commands, configs, discovery, health, metrics, tokens
+from pingup.http import agents, commands, configs, discovery, gaps, health, metrics, tokens
 from pingup.http.access import (
     ADMIN,
     ANYBODY,
@@ -23,6 +23,7 @@ ROUTES: tuple[Route, ...] = (
     Route("PATCH", "/api/v1/agents/{agent_id}", ADMIN, agents.patch),
     Route("DELETE", "/api/v1/agents/{agent_id}", ADMIN, agents.delete),
     Route("POST", "/api/v1/agents/{agent_id}/heartbeat", THAT_AGENT, agents.heartbeat),
+    Route("GET", "/api/v1/agents/{agent_id}/gaps", THAT_AGENT_OR_READ, gaps.get),
     Route("GET", "/api/v1/metrics", READ, metrics.newest),
     Route("POST", "/api/v1/metrics", THAT_AGENT, metrics.post),
     Route("GET", "/api/v1/metrics/{agent_id}", THAT_AGENT_OR_READ, metrics.history),

@@ -17,6 +17,7 @@ from pingup.ports import AgentStore, Downlink, TelemetryStore
 from pingup.services.configs import Configs
 from pingup.services.downward import Downward
 from pingup.services.keyring import Keyring
+from pingup.services.ledger import Ledger
 from pingup.services.live import Live
 from pingup.services.presence import Presence
 from pingup.topics import Kind, is_agent_id, up
@@ -52,6 +53,7 @@ class Agents:
         self,
         store: AgentStore,
         telemetry: TelemetryStore,
+        ledger: Ledger,
         keyring: Keyring,
         presence: Presence,
         configs: Configs,
@@ -62,6 +64,7 @@ class Agents:
     ) -> None:
         self._store = store
         self._telemetry = telemetry
+        self._ledger = ledger
         self._keyring = keyring
         self._presence = presence
         self._configs = configs
@@ -93,6 +96,7 @@ class Agents:
         await self._store.add(agent, key)
         self._keyring.put(key)
         self._presence.add(agent)
+        await self._keyring.passed_on()
         return agent, credentials
 
     async def get(self, agent_id: str) -> Agent:
@@ -143,10 +147,12 @@ class Agents:
         """
         if await self._store.remove(agent_id):
             self._forget(agent_id)
+            await self._keyring.passed_on()
         elif not (purge and await self._telemetry.has(agent_id)):
             raise NotFound(f"there is no agent {agent_id}")
         if purge:
             await self._telemetry.purge(agent_id)
+            self._ledger.forget(agent_id)
 
     async def heartbeat(self, agent_id: str) -> None:
         """An agent says by REST that it is there."""
@@ -179,7 +185,7 @@ class Agents:
                 "bad public key", {"publicKey": f"standard base64 of 32 bytes: {problem}"}
             ) from problem
         token = signing.new_token()
-        key = AgentKey(wish.id, Algorithm.ED25519, None, raw, signing.hash_token(token))
+        key = AgentKey(wish.id, Algorithm.ED25519, None, raw, signing.hash_token(token), token)
         return key, Credentials(token, key.algorithm, server_public_key=self._downward.public_key)
 
     def _check_secret(self, secret: str) -> None:

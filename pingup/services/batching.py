@@ -10,12 +10,11 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Sequence
 
 import msgspec
 
 from pingup.errors import Reason, Rejected, Unavailable, Unstorable
-from pingup.model import Host, Record, Scan
+from pingup.model import Deposit, Host, Record, Scan
 from pingup.ports import TelemetryStore
 
 log = logging.getLogger(__name__)
@@ -29,9 +28,9 @@ _FIRST_RETRY, _LAST_RETRY = 0.1, 5.0  # seconds
 
 
 class Offer(msgspec.Struct, eq=False):
-    """The records of one message, how many rows they count as, and the future that learns which were new."""
+    """What one message brings, how many rows it counts as, and the future that learns which were new."""
 
-    records: tuple[Record, ...]
+    deposit: Deposit
     rows: int
     future: asyncio.Future[list[bool]]
     failed_alone: bool = False
@@ -64,18 +63,24 @@ class Batcher:
         """Why nothing can be stored at the moment, or None."""
         return self._problem
 
+    @property
+    def has_room(self) -> bool:
+        """Whether no more waits than may."""
+        return self._space.is_set()
+
     async def room(self) -> None:
         """Wait while more waits than may."""
         await self._space.wait()
 
-    def offer(self, records: Sequence[Record]) -> asyncio.Future[list[bool]]:
-        """Have these records committed together; the future tells for each whether it was new.
+    def offer(self, deposit: Deposit) -> asyncio.Future[list[bool]]:
+        """Have what a message brings committed together; the future tells for each record whether it was new.
 
         It fails with `Rejected` (`internal`) when the store can never take them, and with `Unavailable` when
         the server stops before it could store them.
         """
         future: asyncio.Future[list[bool]] = asyncio.get_running_loop().create_future()
-        offer = Offer(tuple(records), sum(map(_rows, records)), future)
+        # A number without records is a row too.
+        offer = Offer(deposit, sum(map(_rows, deposit.records)) or 1, future)
         self._waiting.append(offer)
         self._waiting_rows += offer.rows
         if self._waiting_rows >= self._max_waiting_rows:
@@ -114,7 +119,7 @@ class Batcher:
         while pending:
             part = pending.pop()
             try:
-                flags = await self._store.store([record for offer in part for record in offer.records])
+                flags = await self._store.store([offer.deposit for offer in part])
             except Unstorable as problem:
                 self._go_on()
                 pending.extend(_without_unstorable(part, problem))
@@ -180,7 +185,7 @@ def _halves(part: list[Offer]) -> list[list[Offer]]:
 def _tell(part: list[Offer], flags: list[bool]) -> None:
     start = 0
     for offer in part:
-        end = start + len(offer.records)
+        end = start + len(offer.deposit.records)
         if not offer.future.done():
             offer.future.set_result(flags[start:end])
         start = end

@@ -196,6 +196,10 @@ class Commands:
         """An agent begins to get its commands."""
         self._dispatch.listening(agent_id)
 
+    def reachable(self) -> None:
+        """The broker is there (again)."""
+        self._dispatch.reachable()
+
     def born(self, agent_id: str) -> None:
         """An agent begins a session."""
         self._dispatch.born(agent_id)

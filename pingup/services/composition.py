@@ -7,6 +7,7 @@ import msgspec
 from pingup.clock import Clock
 from pingup.crew import Crew
 from pingup.ports import Downlink, Registry, TelemetryStore
+from pingup.services.admission import Admission, server_account
 from pingup.services.agents import Agents
 from pingup.services.batching import Batcher
 from pingup.services.commands import Commands
@@ -15,8 +16,10 @@ from pingup.services.downward import Downward
 from pingup.services.history import History
 from pingup.services.ingest import Ingest, Window
 from pingup.services.keyring import Keyring
+from pingup.services.ledger import Ledger
 from pingup.services.live import Live
 from pingup.services.presence import Presence
+from pingup.services.receipts import Receipts
 from pingup.services.rejects import Rejects
 from pingup.services.retention import Retention
 from pingup.services.timekeeping import Timekeeper
@@ -31,10 +34,13 @@ class Services(msgspec.Struct, frozen=True):
     """The services of one server."""
 
     keyring: Keyring
+    admission: Admission
     rejects: Rejects
     batcher: Batcher
     ingest: Ingest
     live: Live
+    ledger: Ledger
+    receipts: Receipts
     presence: Presence
     agents: Agents
     tokens: Tokens
@@ -62,14 +68,13 @@ def compose(
     downward = Downward(signer)
     commands = Commands(registry.commands, keyring, downward, downlink, live, clock)
     configs = Configs(registry.configs, keyring, downward, downlink, clock)
-    presence = Presence(
-        registry.agents,
-        live,
-        clock,
-        offline_after=settings.presence.offline_after,
-        on_birth=commands.born,
+    offline_after = settings.presence.offline_after
+    presence = Presence(registry.agents, live, clock, offline_after=offline_after, on_birth=commands.born)
+    ledger = Ledger()
+    receipts = Receipts(ledger, keyring, downward, downlink, clock)
+    agents = Agents(
+        registry.agents, telemetry, ledger, keyring, presence, configs, live, downward, downlink, clock
     )
-    agents = Agents(registry.agents, telemetry, keyring, presence, configs, live, downward, downlink, clock)
     batcher = Batcher(telemetry)
     timekeeper = Timekeeper(clock, security.max_future)
     ingest = Ingest(
@@ -79,6 +84,7 @@ def compose(
         commands=commands,
         configs=configs,
         live=live,
+        receipts=receipts,
         rejects=rejects,
         window=Window(security.max_past, security.max_future),
         timekeeper=timekeeper,
@@ -86,25 +92,28 @@ def compose(
     )
     return Services(
         keyring=keyring,
+        admission=Admission(keyring, server_account(settings.mqtt)),
         rejects=rejects,
         batcher=batcher,
         ingest=ingest,
         live=live,
+        ledger=ledger,
+        receipts=receipts,
         presence=presence,
         agents=agents,
         tokens=Tokens(registry.tokens, keyring, downlink, clock),
         commands=commands,
         configs=configs,
-        history=History(telemetry, agents, keyring),
+        history=History(telemetry, ledger, agents, keyring),
         retention=Retention(
-            telemetry, clock, samples=settings.retention.metrics, scans=settings.retention.discovery
+            telemetry, ledger, clock, samples=settings.retention.metrics, scans=settings.retention.discovery
         ),
         timekeeper=timekeeper,
     )
 
 
 async def load(services: Services, telemetry: TelemetryStore, registry: Registry) -> None:
-    """Bring what the stores know into memory: keys, tokens, where every agent stood, how late it was."""
+    """Bring what the stores know into memory: keys, tokens, streams, presence, how late it was."""
     for key in await registry.agents.keys():
         services.keyring.put(key)
     for token, token_hash in await registry.tokens.all():
@@ -112,6 +121,7 @@ async def load(services: Services, telemetry: TelemetryStore, registry: Registry
     everybody = await registry.agents.page(status=None, tag=None, query=None, limit=_ALL, after=None)
     services.presence.load(everybody)
     await services.configs.load()
+    services.ledger.load(await telemetry.runs())
     newest = await telemetry.newest()
     if newest is not None:
         services.timekeeper.witness(newest)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from pingup.clock import Clock
-from pingup.errors import NotFound
+from pingup.errors import NotFound, Unavailable
 from pingup.model import ConfigReport, ConfigVersion, Outcome, ReportedConfig
 from pingup.ports import ConfigStore, Downlink
 from pingup.services.downward import Downward
-from pingup.services.errands import Errands
+from pingup.services.errands import RETRY_AFTER, Errands
 from pingup.services.keyring import Keyring
 from pingup.topics import down_config
+
+log = logging.getLogger(__name__)
 
 
 class AgentConfig(msgspec.Struct, frozen=True, rename="camel"):
@@ -39,6 +43,7 @@ class Configs:
         self._downlink = downlink
         self._clock = clock
         self._errands = Errands(self._publish)
+        self._is_forgotten = asyncio.Event()
 
     async def get(self, agent_id: str, version: int | None = None) -> AgentConfig:
         """The newest configuration, or the given version; version 0 is the empty one that all start with.
@@ -98,9 +103,26 @@ class Configs:
         for version in await self._store.newest():
             self._errands.call(version.agent_id)
 
+    def forgotten(self) -> None:
+        """The broker has lost what was retained: everything is published anew."""
+        self._is_forgotten.set()
+
     async def run(self) -> None:
         """Publish what is set, until cancelled."""
-        await self._errands.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._errands.run(), name="config deliveries")
+            tasks.create_task(self._remind(), name="config reminders")
+
+    async def _remind(self) -> None:
+        while True:
+            await self._is_forgotten.wait()
+            self._is_forgotten.clear()
+            try:
+                await self.load()
+            except Unavailable as problem:
+                log.warning("configurations are published later: %s", problem)
+                await asyncio.sleep(RETRY_AFTER)
+                self._is_forgotten.set()
 
     def clear(self, agent_id: str) -> None:
         """Take back what is retained for an agent that is no more."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from pingup.clock import Clock
 from pingup.errors import Unavailable
@@ -43,6 +45,9 @@ class Dispatch:
         self._errands = Errands(self._serve)
         # By agent and command: when it was published, on the loop's clock.
         self._told: dict[str, dict[str, float]] = {}
+        # By agent: when it began to listen. A broker elsewhere never tells.
+        self._listened: dict[str, float] = {}
+        self._round_is_due = asyncio.Event()
 
     def wake(self, agent_id: str) -> None:
         """There is a new command for this agent."""
@@ -51,14 +56,20 @@ class Dispatch:
     def listening(self, agent_id: str) -> None:
         """The agent begins to get its commands: it is told all of them."""
         self._told.pop(agent_id, None)
+        self._listened[agent_id] = asyncio.get_running_loop().time()
         self._errands.call(agent_id)
 
     def born(self, agent_id: str) -> None:
-        """The agent begins a session: it is told all but what it was told a moment ago."""
+        """The agent begins a session: it is told all but what it was told a moment ago, while it listened."""
         recently = asyncio.get_running_loop().time() - _JUST_NOW
+        since = max(recently, self._listened.get(agent_id, math.inf))
         told = self._told.get(agent_id, {})
-        self._told[agent_id] = {name: at for name, at in told.items() if at > recently}
+        self._told[agent_id] = {name: at for name, at in told.items() if at >= since}
         self._errands.call(agent_id)
+
+    def reachable(self) -> None:
+        """The broker is there (again): all agents are told what waits for them, at once."""
+        self._round_is_due.set()
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -69,12 +80,16 @@ class Dispatch:
     async def _go_round(self) -> None:
         while True:
             self._told.clear()
+            self._listened.clear()
             try:
                 for command in await self._store.undelivered(None, self._clock.now()):
                     self._errands.call(command.agent_id)
             except Unavailable as problem:
                 log.warning("commands wait for the registry: %s", problem)
-            await asyncio.sleep(SEND_AGAIN_EVERY)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SEND_AGAIN_EVERY):
+                    await self._round_is_due.wait()
+            self._round_is_due.clear()
 
     async def _serve(self, agent_id: str) -> None:
         """Publish what waits for one agent, oldest first, none waiting for another's acknowledgement."""

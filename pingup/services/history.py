@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pingup.errors import NotFound
 from pingup.model import Order, Presence, Sample, Scan, Span
 from pingup.ports import TelemetryStore
 from pingup.services.agents import Agents
+from pingup.services.gaps import StreamState, completeness, state_of
 from pingup.services.keyring import Keyring
+from pingup.services.ledger import Ledger
 
 MAX_FLEET = 10_000
 
 
 class History:
-    """Reads samples and scans. An id that is neither registered nor has telemetry is `NotFound`."""
+    """Reads samples and scans, and tells what is missing.
 
-    def __init__(self, telemetry: TelemetryStore, agents: Agents, keyring: Keyring) -> None:
+    An id that is neither registered nor has telemetry is `NotFound`.
+    """
+
+    def __init__(self, telemetry: TelemetryStore, ledger: Ledger, agents: Agents, keyring: Keyring) -> None:
         self._telemetry = telemetry
+        self._ledger = ledger
         self._agents = agents
         self._keyring = keyring
 
@@ -25,6 +33,21 @@ class History:
         if not found:
             await self._check_known(agent_id)
         return found
+
+    def completeness(self, agent_id: str, start: datetime | None, end: datetime | None) -> float | None:
+        """How much of what an agent has numbered in a stretch of time is stored, in percent.
+
+        None when it does not number its messages. See `pingup.services.gaps`.
+        """
+        streams = self._ledger.streams(agent_id)
+        return completeness(streams, start, end) if streams else None
+
+    async def gaps(self, agent_id: str, limit: int) -> list[StreamState]:
+        """An agent's streams, the one heard of last first, each with at most `limit` gaps."""
+        streams = self._ledger.streams(agent_id)
+        if not streams:
+            await self._check_known(agent_id)
+        return [state_of(stream, limit) for stream in streams]
 
     async def newest_samples(self, *, status: Presence | None, tag: str | None) -> list[Sample]:
         """The newest sample of each agent, or of the agents with this status and tag."""

@@ -19,20 +19,24 @@ from pingup.model import (
     AgentKey,
     CommandReport,
     ConfigReport,
+    Deposit,
     Inbound,
     Message,
     Outcome,
     Record,
+    Run,
     SampleVerdict,
     StatusReport,
     TelemetryReport,
 )
+from pingup.services import numbering
 from pingup.services.batching import Batcher
 from pingup.services.commands import Commands
 from pingup.services.configs import Configs
 from pingup.services.keyring import Keyring
 from pingup.services.live import Live
 from pingup.services.presence import Presence
+from pingup.services.receipts import Receipts
 from pingup.services.rejects import Rejects
 from pingup.services.timekeeping import Timekeeper
 
@@ -68,6 +72,7 @@ class Ingest:
         commands: Commands,
         configs: Configs,
         live: Live,
+        receipts: Receipts,
         rejects: Rejects,
         window: Window,
         timekeeper: Timekeeper,
@@ -80,6 +85,7 @@ class Ingest:
         self._commands = commands
         self._configs = configs
         self._live = live
+        self._receipts = receipts
         self._rejects = rejects
         self._window = window
         self._timekeeper = timekeeper
@@ -88,6 +94,12 @@ class Ingest:
         self._last_of: dict[str, asyncio.Task[None]] = {}
         self._has_hands = asyncio.Event()
         self._has_hands.set()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the server can take more at the moment."""
+        has_hands = self._has_hands.is_set()
+        return has_hands and self._batcher.has_room and self._timekeeper.problem is None
 
     async def room(self) -> None:
         """Wait while the server can take no more; an edge that waits here stops reading its peer."""
@@ -181,8 +193,11 @@ class Ingest:
             first = judged.verdicts[0]
             detail = f"all {len(judged.verdicts)} samples are refused; the first: {first.detail}"
             raise Rejected(first.reason, detail)
-        commit = self._batcher.offer(judged.records)
-        commit.add_done_callback(lambda done: self._settle(inbound, judged, done, future))
+        run = None
+        if message.numbering is not None:
+            run = numbering.stored(inbound, message.numbering, judged.records)
+        commit = self._batcher.offer(Deposit(judged.records, run))
+        commit.add_done_callback(lambda done: self._settle(inbound, judged, run, done, future))
 
     def _judge(self, inbound: Inbound, message: TelemetryReport) -> _Judged:
         """Of a batch each sample is judged by itself for its time."""
@@ -203,6 +218,7 @@ class Ingest:
         self,
         inbound: Inbound,
         judged: _Judged,
+        run: Run | None,
         commit: asyncio.Future[list[bool]],
         future: asyncio.Future[Outcome],
     ) -> None:
@@ -218,6 +234,8 @@ class Ingest:
             self._note(inbound, verdict.reason, f"sample {verdict.index}: {verdict.detail}")
         self._timekeeper.witness(max(record.timestamp for record in judged.records))
         self._presence.heard(inbound.agent_id, inbound.received_at)
+        if run is not None:
+            self._receipts.settle(run)
         # What is retained of an agent that was removed in the meantime has been cleared already.
         if self._keyring.key_of(inbound.agent_id) is not None:
             self._live.stored(new)
@@ -284,6 +302,16 @@ class Ingest:
     def _refuse(self, inbound: Inbound, refusal: Rejected, future: asyncio.Future[Outcome]) -> None:
         self._note(inbound, refusal.reason, refusal.detail)
         _set_exception(future, refusal)
+        key = self._keyring.key_of(inbound.agent_id)
+        run = numbering.refused(inbound, refusal.reason, key)
+        if run is not None:
+            mark = self._batcher.offer(Deposit((), run))
+            mark.add_done_callback(lambda done: self._settle_refused(run, done))
+
+    def _settle_refused(self, run: Run, commit: asyncio.Future[list[bool]]) -> None:
+        # One that could not be stored is none: the agent sends its message again, and it is refused again.
+        if commit.exception() is None:
+            self._receipts.settle(run)
 
     def _note(self, inbound: Inbound, reason: Reason, detail: str) -> None:
         self._rejects.note(agent_id=inbound.agent_id, source=inbound.source, reason=reason, detail=detail)

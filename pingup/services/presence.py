@@ -67,6 +67,12 @@ class Presence:
         self._states[agent.id] = _State(agent.status, agent.last_seen, self._offline_after, now)
         self._live.presence(agent.id, agent.status, agent.last_seen, now)
 
+    def show(self) -> None:
+        """Show where every agent stands, to a broker that may have forgotten."""
+        now = self._clock.now()
+        for agent_id, state in self._states.items():
+            self._live.presence(agent_id, state.status, state.seen, now)
+
     def drop(self, agent_id: str) -> None:
         """Forget an agent."""
         self._states.pop(agent_id, None)
@@ -107,13 +113,16 @@ class Presence:
         if report.interval is not None:
             state.patience = timedelta(seconds=report.interval * SILENT_INTERVALS)
         self.heard(report.agent_id, at)
-        await self.flush()
+        # First, since a birth that can't be written now is known already when it is sent again.
         self._on_birth(report.agent_id)
+        await self.flush()
         return Outcome(stored=1)
 
     async def _end_session(self, report: StatusReport, state: _State, at: datetime) -> Outcome:
         if state.session not in (None, report.session):
             return Outcome(duplicates=1)
+        # Also of one that is offline already: what it sent before is stored later, and doesn't bring it back.
+        state.turned = at
         if state.status is not Status.OFFLINE:
             self._turn(report.agent_id, state, Status.OFFLINE, at)
             await self.flush()

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pingup.clock import Clock
 from pingup.errors import Unavailable
 from pingup.ports import TelemetryStore
+from pingup.services.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -17,12 +18,13 @@ _DAY = timedelta(days=1)
 
 
 class Retention:
-    """Deletes samples and scans that are older than they may become."""
+    """Deletes samples and scans that are older than they may become, and forgets streams that have ended."""
 
     def __init__(
-        self, telemetry: TelemetryStore, clock: Clock, *, samples: timedelta, scans: timedelta
+        self, telemetry: TelemetryStore, ledger: Ledger, clock: Clock, *, samples: timedelta, scans: timedelta
     ) -> None:
         self._telemetry = telemetry
+        self._ledger = ledger
         self._clock = clock
         self._samples = samples
         self._scans = scans
@@ -46,4 +48,6 @@ class Retention:
         newest = await self._telemetry.newest()
         if newest is not None:
             today = min(self._clock.now(), newest + _DAY)
-            await self._telemetry.forget(today - self._samples, today - self._scans)
+            samples_before, scans_before = today - self._samples, today - self._scans
+            await self._telemetry.forget(samples_before, scans_before)
+            self._ledger.forget_untouched(min(samples_before, scans_before))

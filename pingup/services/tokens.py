@@ -44,7 +44,8 @@ class Tokens:
         token = ApiToken(f"tok_{secrets.token_hex(8)}", name, scope, now, expires_at, None)
         token_hash = signing.hash_token(text)
         await self._store.add(token, token_hash)
-        self._keyring.admit(token, token_hash)
+        self._keyring.admit(token, token_hash, text)
+        await self._keyring.passed_on()
         return token, text
 
     async def all(self) -> list[ApiToken]:
@@ -62,6 +63,7 @@ class Tokens:
             raise NotFound(f"there is no token {token_id}")
         self._keyring.expel(token_id)
         self._downlink.end_sessions(token_id)
+        await self._keyring.passed_on()
 
     async def flush(self) -> None:
         """Write when tokens were last used."""

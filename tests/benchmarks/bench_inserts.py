@@ -21,7 +21,7 @@ from typing import Any
 
 import duckdb
 
-from pingup.model import Sample
+from pingup.model import Deposit, Fate, Run, Sample
 from pingup.storage.duckdb import DuckDBTelemetry, migrate
 
 RUNS = 5
@@ -43,8 +43,13 @@ def main() -> None:
     print(f"|---|{'---:|' * len(BATCHES_BY_SIZE)}")
     for name, way in {"appender kept open": appender, "unnest of lists": unnest, "VALUES": values}.items():
         _print(name, [measure_way(way, size) for size in BATCHES_BY_SIZE])
-    for name, repeating in {"store(), all new": False, "store(), all repeats": True}.items():
-        _print(name, [asyncio.run(measure_store(size, repeating)) for size in BATCHES_BY_SIZE])
+    for name, repeating, numbered in (
+        ("store(), all new", False, False),
+        ("store(), all new and numbered", False, True),
+        ("store(), all repeats", True, False),
+    ):
+        rates = [asyncio.run(measure_store(size, repeating, numbered)) for size in BATCHES_BY_SIZE]
+        _print(name, rates)
 
 
 def _print(name: str, rates_by_size: Sequence[Sequence[float]]) -> None:
@@ -104,14 +109,14 @@ def measure_way(way: Callable[[duckdb.DuckDBPyConnection], Insert], size: int) -
         return rates[1:]
 
 
-async def measure_store(size: int, repeating: bool) -> list[float]:
-    """Rows per second of each run, repeats found and conversion included."""
+async def measure_store(size: int, repeating: bool, numbered: bool = False) -> list[float]:
+    """Rows per second of each run, repeats found and conversion included; a message a sample."""
     with _file() as file:
         async with await DuckDBTelemetry.open(file) as telemetry:
-            samples = _samples()
+            deposits = _deposits(numbered)
             rates = []
             for _ in range(RUNS + 1):
-                batches = [[next(samples) for _ in range(size)] for _ in range(BATCHES_BY_SIZE[size])]
+                batches = [[next(deposits) for _ in range(size)] for _ in range(BATCHES_BY_SIZE[size])]
                 if repeating:
                     await _store(telemetry.store, batches)
                 start = time.perf_counter()
@@ -121,7 +126,7 @@ async def measure_store(size: int, repeating: bool) -> list[float]:
 
 
 async def _store(
-    store: Callable[[Sequence[Sample]], Awaitable[list[bool]]], batches: Sequence[Sequence[Sample]]
+    store: Callable[[Sequence[Deposit]], Awaitable[list[bool]]], batches: Sequence[Sequence[Deposit]]
 ) -> None:
     for batch in batches:
         await store(batch)
@@ -140,6 +145,14 @@ def _samples() -> Iterator[Sample]:
     for number in count():
         moment = START + timedelta(milliseconds=20 * number)
         yield Sample(f"agent-{number % AGENTS}", moment, number % 97 + 0.5, 43.2, 71.4, number % 50, "online")
+
+
+def _deposits(numbered: bool) -> Iterator[Deposit]:
+    """Messages of one sample, numbered by agent or not."""
+    for number, sample in enumerate(_samples()):
+        agent_id, moment, seq = sample.agent_id, sample.timestamp, number // AGENTS + 1
+        run = Run(agent_id, "spool", Fate.STORED, seq, seq, 1, moment, moment, moment) if numbered else None
+        yield Deposit((sample,), run)
 
 
 def _row(sample: Sample) -> Row:

@@ -61,9 +61,10 @@ class Server:
 
     @classmethod
     @contextmanager
-    def start(cls, data_dir: Path) -> Iterator[Self]:
+    def start(cls, data_dir: Path, *more: str) -> Iterator[Self]:
+        """`more` are further arguments."""
         log = data_dir.with_suffix(".log")
-        with start_process(*serve(data_dir), log=log) as process:
+        with start_process(*serve(data_dir), *more, log=log) as process:
             assert process.stdout is not None
             words = process.stdout.readline().split()
             if words[:2] != ["pingup", "ready"]:

@@ -6,11 +6,12 @@ Nothing waits for time to pass: that nothing came is shown by a PINGRESP that ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
 from typing import NamedTuple
 
+from pingup.brokers.edge import Edge
 from pingup.brokers.embedded import Embedded
 from pingup.brokers.limits import Limits
 from pingup.clock import Clock, SystemClock
@@ -18,7 +19,7 @@ from pingup.errors import Reason, Rejected, Unavailable
 from pingup.model import AgentKey, Algorithm, ApiToken, Inbound, Outcome, Principal, Scope
 from pingup.services.keyring import Keyring
 from pingup.signing import hash_token
-from pingup.topics import Kind, up
+from pingup.topics import SYS_STATUS, Kind, up
 from tests.contract.mqtt_packets import (
     CONNACK,
     PINGRESP,
@@ -125,12 +126,16 @@ class HeldIngest:
         self.is_broken = False
         self.taken: list[Inbound] = []
         self.verdicts: list[asyncio.Future[Outcome]] = []
-        self.has_room = asyncio.Event()
-        self.has_room.set()
+        self.space = asyncio.Event()
+        self.space.set()
         self._waker = asyncio.Event()
 
+    @property
+    def has_room(self) -> bool:
+        return self.space.is_set()
+
     async def room(self) -> None:
-        await self.has_room.wait()
+        await self.space.wait()
 
     def submit(self, inbound: Inbound) -> asyncio.Future[Outcome]:
         if self.is_broken:
@@ -153,7 +158,7 @@ class HeldIngest:
     def release(self) -> None:
         """Commit everything, now and from now on."""
         self.is_instant = True
-        self.has_room.set()
+        self.space.set()
         for verdict in self.verdicts:
             if not verdict.done():
                 verdict.set_result(Outcome(stored=1))
@@ -183,6 +188,17 @@ class CountedRejects:
         self.noted.append(Refusal(agent_id, source, reason))
 
 
+def edge(
+    ingest: HeldIngest,
+    rejects: CountedRejects,
+    *,
+    on_listening: Callable[[str], None] = print,
+    on_connected: Callable[[bool], None] = print,
+) -> Edge:
+    """The server, as the broker sees it."""
+    return Edge(ingest, rejects, on_listening, on_connected, str.encode)
+
+
 class BrittleKeyring(Keyring):
     """A keyring that can break."""
 
@@ -208,6 +224,7 @@ class Rig:
         self.ingest = HeldIngest()
         self.rejects = CountedRejects()
         self.listening: list[str] = []
+        self.edge = edge(self.ingest, self.rejects, on_listening=self.listening.append)
         self._clock = clock
         self._stack = stack
 
@@ -293,7 +310,9 @@ async def open_rig(
         rig = Rig(broker, keyring, clock, stack)
         for topic, payload in (retained or {}).items():
             broker.emit(topic, payload, retain=True)
-        async with broker.open(ingest=rig.ingest, rejects=rig.rejects, on_listening=rig.listening.append):
+        async with broker.open(rig.edge):
+            # Tests count what they receive; the server's birth would be one more.
+            broker.emit(SYS_STATUS, b"", retain=True)
             try:
                 yield rig
             finally:

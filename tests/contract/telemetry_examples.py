@@ -12,7 +12,7 @@ from subprocess import PIPE, Popen
 from hypothesis import strategies as st
 
 import pingup
-from pingup.model import Host, Order, Place, Sample, Scan, Span
+from pingup.model import Deposit, Host, Order, Place, Record, Sample, Scan, Span
 from pingup.storage.duckdb import DuckDBTelemetry
 
 START = datetime(2026, 2, 25, 10, tzinfo=UTC)
@@ -37,6 +37,11 @@ def scan(agent_id: str = "A", seconds: float = 0, hosts: int = 2) -> Scan:
 async def opened(directory: Path) -> AsyncIterator[DuckDBTelemetry]:
     async with await DuckDBTelemetry.open(directory / "analytics.duckdb") as telemetry:
         yield telemetry
+
+
+async def store(telemetry: DuckDBTelemetry, records: Sequence[Record]) -> list[bool]:
+    """Store records as they come by messages without numbers."""
+    return await telemetry.store([Deposit((record,)) for record in records])
 
 
 async def all_samples(telemetry: DuckDBTelemetry, agent_id: str = "A") -> list[Sample]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -217,10 +218,21 @@ async def test_the_newest_retained_message_replaces_the_one_before_and_an_empty_
 
 
 async def test_what_is_retained_before_the_broker_is_open_is_there_for_who_comes() -> None:
-    async with open_rig(retained={SYS_STATUS: b"online"}) as rig:
+    topic = live("A", Live.PRESENCE)
+    async with open_rig(retained={topic: b"online"}) as rig:
         operator = await rig.operator("one", Scope.READ)
-        await operator.subscribe(SYS_STATUS)
+        await operator.subscribe(topic)
         assert (await operator.arrival()).payload == b"online"
+
+
+async def test_who_watches_the_server_sees_it_go() -> None:
+    stack = AsyncExitStack()
+    rig = await stack.enter_async_context(open_rig())
+    operator = await rig.operator("one", Scope.READ)
+    await operator.subscribe(SYS_STATUS)
+    closing = asyncio.create_task(stack.aclose())
+    assert (await operator.arrival()).payload == b"offline"
+    await closing
 
 
 @pytest.mark.parametrize("qos", [0, 1])

@@ -17,6 +17,7 @@ from tests.contract.broker_rig import (
     CountedRejects,
     HeldIngest,
     Rig,
+    edge,
     metrics,
     open_rig,
     status,
@@ -202,10 +203,10 @@ async def test_a_client_that_speaks_in_time_stays(rig: Rig) -> None:
 async def test_a_client_is_not_called_silent_while_the_server_does_not_read_it(rig: Rig) -> None:
     agent = await rig.agent("A", keep_alive=1, will=Will(status("A"), b"gone"))
     quiet = await rig.agent("B", keep_alive=1)
-    rig.ingest.has_room.clear()
+    rig.ingest.space.clear()
     agent.send(publish(metrics("A"), b"x", packet_id=1))
     assert await quiet.is_closed()
-    rig.ingest.has_room.set()
+    rig.ingest.space.set()
     await agent.expect(PUBACK)
     assert await agent.is_quiet()
 
@@ -217,7 +218,7 @@ async def test_a_port_in_use_is_one_clear_line(rig: Rig) -> None:
     clock = SystemClock()
     second = Embedded(host="127.0.0.1", port=rig.broker.port, keyring=BrittleKeyring(clock), clock=clock)
     with pytest.raises(Unusable) as problem:
-        async with second.open(ingest=HeldIngest(), rejects=CountedRejects(), on_listening=print):
+        async with second.open(edge(HeldIngest(), CountedRejects())):
             pass
     assert str(problem.value) == (
         f"MQTT: cannot listen on 127.0.0.1:{rig.broker.port}: address already in use"
@@ -228,7 +229,7 @@ async def test_a_host_that_is_none_is_one_clear_line() -> None:
     clock = SystemClock()
     broker = Embedded(host="no.such.host.invalid", port=0, keyring=BrittleKeyring(clock), clock=clock)
     with pytest.raises(Unusable, match=r"cannot listen on no\.such\.host\.invalid:0"):
-        async with broker.open(ingest=HeldIngest(), rejects=CountedRejects(), on_listening=print):
+        async with broker.open(edge(HeldIngest(), CountedRejects())):
             pass
 
 

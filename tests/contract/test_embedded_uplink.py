@@ -108,12 +108,12 @@ async def test_a_message_that_could_not_be_stored_ends_the_connection_unacknowle
 
 async def test_nothing_more_is_read_while_the_server_has_no_room(rig: Rig) -> None:
     agent = await rig.agent("A")
-    rig.ingest.has_room.clear()
+    rig.ingest.space.clear()
     agent.send(publish(metrics("A"), b"x", packet_id=1))
     other = await rig.agent("B")
     assert await other.is_quiet()
     assert not rig.ingest.taken
-    rig.ingest.has_room.set()
+    rig.ingest.space.set()
     assert await _acknowledged(agent, 1) == [1]
 
 
@@ -365,7 +365,7 @@ async def test_a_broken_rule_publishes_the_will(rig: Rig) -> None:
 async def test_a_will_that_finds_no_room_holds_up_nobody_for_long() -> None:
     async with open_rig(Limits(will_within=0.05)) as rig:
         agent = await rig.agent("A", will=Will(status("A"), b"gone"))
-        rig.ingest.has_room.clear()
+        rig.ingest.space.clear()
         await agent.break_off()
         agent = await rig.agent("A")
         assert await agent.is_quiet()
@@ -376,7 +376,7 @@ async def test_a_closing_broker_acknowledges_and_passes_on_what_was_offered() ->
     stack = AsyncExitStack()
     rig = await stack.enter_async_context(open_rig())
     admin = await rig.operator("admin")
-    await admin.subscribe("pingup/#")
+    await admin.subscribe("pingup/v1/up/#")
     agent = await rig.agent("A")
     rig.ingest.is_instant = False
     agent.send(publish(metrics("A"), b"x", packet_id=1))

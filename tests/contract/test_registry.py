@@ -56,9 +56,10 @@ async def test_an_agent_comes_back_as_it_was_added(registry: Registry) -> None:
         Algorithm.ED25519,
         NOW,
     )
-    await registry.agents.add(whole, AgentKey("a1", Algorithm.ED25519, None, b"p" * 32, b"h" * 32))
+    whole_key = AgentKey("a1", Algorithm.ED25519, None, b"p" * 32, b"h" * 32, "a token")
+    await registry.agents.add(whole, whole_key)
     assert await registry.agents.get("a1") == whole
-    assert await registry.agents.keys() == [AgentKey("a1", Algorithm.ED25519, None, b"p" * 32, b"h" * 32)]
+    assert await registry.agents.keys() == [whole_key]
 
 
 async def test_an_agent_with_the_least_comes_back_as_it_was_added(registry: Registry) -> None:

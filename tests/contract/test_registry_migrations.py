@@ -17,6 +17,8 @@ from pingup.storage.sqlite import SQLiteRegistry, migrate, migrations
 from pingup.storage.sqlite.migrations import Migration
 from tests.contract.registry_examples import agent, key
 
+ALL = ["0001_registry", "0002_sealed_tokens"]
+
 # The specification, section 5.1: name, type, default.
 NOW = "CURRENT_TIMESTAMP"
 SPECIFIED = {
@@ -79,7 +81,7 @@ def test_the_specified_indexes_and_foreign_keys_are_there(path: Path) -> None:
 
 
 def test_migrating_twice_changes_nothing_the_second_time(path: Path) -> None:
-    assert migrate(path) == ["0001_registry"]
+    assert migrate(path) == ALL
     schema = _query(path, "SELECT * FROM sqlite_master")
     assert migrate(path) == []
     assert _query(path, "SELECT * FROM sqlite_master") == schema
@@ -88,7 +90,7 @@ def test_migrating_twice_changes_nothing_the_second_time(path: Path) -> None:
 def test_several_processes_may_migrate_at_once(path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         applied = list(pool.map(lambda _: migrate(path), range(8)))
-    assert sorted(applied) == [[]] * 7 + [["0001_registry"]]
+    assert sorted(applied) == [[]] * 7 + [ALL]
 
 
 async def test_a_later_migration_keeps_what_is_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +99,7 @@ async def test_a_later_migration_keeps_what_is_there(path: Path, monkeypatch: py
         await registry.agents.add(agent("a1"), key("a1"))
     later = Migration("colour", ("ALTER TABLE agents ADD COLUMN colour TEXT",))
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, later))
-    assert migrate(path) == ["0002_colour"]
+    assert migrate(path) == ["0003_colour"]
     async with SQLiteRegistry.open(path, vault) as registry:
         assert await registry.agents.get("a1") == agent("a1")
 
@@ -108,7 +110,7 @@ def test_a_migration_that_fails_leaves_nothing_of_itself(path: Path, monkeypatch
     monkeypatch.setattr(migrations, "MIGRATIONS", (*good, broken))
     with pytest.raises(Unusable, match="table agents already exists"):
         migrate(path)
-    assert _query(path, "PRAGMA user_version") == [(1,)]
+    assert _query(path, "PRAGMA user_version") == [(len(ALL),)]
     assert _query(path, "SELECT name FROM sqlite_master WHERE name = 'half'") == []
     monkeypatch.setattr(migrations, "MIGRATIONS", good)
     assert migrate(path) == []
@@ -116,7 +118,7 @@ def test_a_migration_that_fails_leaves_nothing_of_itself(path: Path, monkeypatch
 
 def test_a_database_from_the_future_is_refused_and_left_alone(path: Path) -> None:
     migrate(path)
-    _execute(path, "PRAGMA user_version = 2")
+    _execute(path, f"PRAGMA user_version = {len(ALL) + 1}")
     before = path.read_bytes()
     with pytest.raises(Unusable, match=r"pingup\.db was made by a newer version of Pingup"):
         migrate(path)

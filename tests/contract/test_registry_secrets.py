@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pingup.errors import Unusable
+from pingup.errors import Unavailable, Unusable
+from pingup.model import AgentKey, Algorithm
 from pingup.signing import Vault, hash_token, token_of
-from pingup.storage.sqlite import SQLiteRegistry
+from pingup.storage.sqlite import SQLiteRegistry, migrations
+from pingup.storage.sqlite.migrations import Migration
 from tests.contract.registry_examples import agent, key, secret_of, token
 
 KEY = bytes(range(32))
@@ -125,3 +127,57 @@ async def test_a_secret_that_was_changed_is_refused(path: Path) -> None:
     async with SQLiteRegistry.open(path, Vault(KEY)) as registry:
         with pytest.raises(Unusable, match=r"the master key does not open .*agent/a1"):
             await registry.agents.keys()
+
+
+async def test_a_token_is_sealed_for_its_agent_alone(path: Path) -> None:
+    async with SQLiteRegistry.open(path, Vault(KEY)) as registry:
+        for name in ("a1", "a2"):
+            sealed = AgentKey(
+                name, Algorithm.ED25519, None, name.encode() * 16, hash_token(name), f"of {name}"
+            )
+            await registry.agents.add(agent(name), sealed)
+        assert b"of a1" not in _bytes_on_disk(path)
+    _execute(path, "UPDATE agents SET sealed_token = (SELECT min(sealed_token) FROM agents)")
+    async with SQLiteRegistry.open(path, Vault(KEY)) as registry:
+        with pytest.raises(Unusable, match=r"what stands under token/a[12] is another's"):
+            await registry.agents.keys()
+
+
+async def test_beside_a_server_the_secrets_can_be_read_and_nothing_written(path: Path) -> None:
+    async with SQLiteRegistry.open(path, Vault(KEY)) as server:
+        await server.agents.add(agent("a1"), key("a1"))
+        async with SQLiteRegistry.open_read_only(path, Vault(KEY)) as beside:
+            assert await beside.agents.keys() == [key("a1")]
+            with pytest.raises(Unavailable, match="reading only"):
+                await beside.agents.add(agent("a2"), key("a2"))
+        await server.agents.add(agent("a3"), key("a3"))
+        async with SQLiteRegistry.open_read_only(path, Vault(KEY)) as beside:
+            assert await beside.agents.keys() == [key("a1"), key("a3")]
+
+
+async def test_after_a_server_the_secrets_can_be_read(path: Path) -> None:
+    await _fill(path)
+    async with SQLiteRegistry.open_read_only(path, Vault(KEY)) as beside:
+        assert await beside.agents.keys() == [key("a1"), key("a2")]
+
+
+async def test_reading_only_refuses_another_master_key(path: Path) -> None:
+    await _fill(path)
+    with pytest.raises(Unusable, match="the master key does not open"):
+        async with SQLiteRegistry.open_read_only(path, Vault(bytes(32))):
+            pass
+
+
+async def test_reading_only_makes_and_migrates_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Unusable, match="unable to open"):
+        async with SQLiteRegistry.open_read_only(path, Vault(KEY)):
+            pass
+    assert _bytes_on_disk(path) == b""
+    await _fill(path)
+    before = _bytes_on_disk(path)
+    newer = (*migrations.MIGRATIONS, Migration("colour", ("ALTER TABLE agents ADD COLUMN colour TEXT",)))
+    monkeypatch.setattr(migrations, "MIGRATIONS", newer)
+    with pytest.raises(Unusable, match="`pingup migrate` brings it up to date"):
+        async with SQLiteRegistry.open_read_only(path, Vault(KEY)):
+            pass
+    assert _bytes_on_disk(path) == before

@@ -263,6 +263,7 @@ async def test_callers_that_gave_up_make_no_room_before_the_writer_is_done(datab
             caller.cancel()
         patient = [asyncio.create_task(database.write(_insert(f"p{n}"))) for n in range(100)]
         await database.read("SELECT 1")
+        assert database._writer is not None
         assert len(database._writer._waiting) == MAX_WAITING
         gate.opened.set()
         await asyncio.gather(running, *patient)

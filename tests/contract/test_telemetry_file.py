@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from pingup.errors import Unavailable, Unusable
 from pingup.model import Host, Span
 from pingup.storage.duckdb import DuckDBTelemetry, migrate
-from tests.contract.telemetry_examples import ROOT, all_samples, opened, sample, scan, start_process
+from tests.contract.telemetry_examples import ROOT, all_samples, opened, sample, scan, start_process, store
 from tests.mosquitto import find_program
 
 # Stores one sample after the other and tells of each once it is committed; ends when stdin does.
@@ -24,12 +24,12 @@ STORING = """
 import asyncio, sys
 from pathlib import Path
 from pingup.storage.duckdb import DuckDBTelemetry
-from tests.contract.telemetry_examples import sample
+from tests.contract.telemetry_examples import sample, store
 
 async def main():
     telemetry = await DuckDBTelemetry.open(Path(sys.argv[1]))
     for seconds in range(int(sys.argv[2])):
-        await telemetry.store([sample(seconds=seconds), sample("B", seconds)])
+        await store(telemetry, [sample(seconds=seconds), sample("B", seconds)])
         print(seconds, flush=True)
     sys.stdin.read()
 
@@ -69,7 +69,7 @@ def _query(file: Path, statement: str) -> list[tuple[object, ...]]:
 
 
 async def test_the_specifications_columns_come_first_and_in_order(file: Path) -> None:
-    assert migrate(file) == ["0001_telemetry"]
+    assert migrate(file) == ["0001_telemetry", "0002_sequences"]
     columns = (
         "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = '{}' ORDER BY column_index"
     )
@@ -97,14 +97,14 @@ async def test_ports_are_json_and_an_empty_scan_is_one_row_without_an_address(
     tmp_path: Path, file: Path
 ) -> None:
     async with opened(tmp_path) as telemetry:
-        await telemetry.store([scan(hosts=1), scan(seconds=1, hosts=0)])
+        await store(telemetry, [scan(hosts=1), scan(seconds=1, hosts=0)])
     rows = "SELECT host_ip, latency, ports, scan_duration FROM discovery ORDER BY scan_timestamp"
     assert _query(file, rows) == [("10.0.0.1", 1, "[22,443]", 15230), (None, None, None, 15230)]
 
 
 async def test_migrating_again_changes_nothing(tmp_path: Path, file: Path) -> None:
     async with opened(tmp_path) as telemetry:
-        await telemetry.store([sample()])
+        await store(telemetry, [sample()])
     assert migrate(file) == []
     async with opened(tmp_path) as telemetry:
         assert await all_samples(telemetry) == [sample()]
@@ -126,7 +126,7 @@ async def test_a_sample_is_readable_after_kill_9(tmp_path: Path, killed: Path) -
     async with opened(tmp_path) as telemetry:
         assert await all_samples(telemetry) == [sample(seconds=n) for n in range(COUNT)]
         assert telemetry.quarantined is None
-        assert await telemetry.store([sample(seconds=3), sample(seconds=99)]) == [False, True]
+        assert await store(telemetry, [sample(seconds=3), sample(seconds=99)]) == [False, True]
     assert os.listdir(tmp_path) == ["analytics.duckdb"]
 
 
@@ -165,7 +165,7 @@ async def test_a_damaged_log_is_set_aside_and_the_file_opens(
         rest = await all_samples(telemetry)
         assert rest == [sample(seconds=n) for n in range(len(rest))]
         assert len(rest) < COUNT
-        assert sum(await telemetry.store([sample(seconds=n) for n in range(COUNT)])) == COUNT - len(rest)
+        assert sum(await store(telemetry, [sample(seconds=n) for n in range(COUNT)])) == COUNT - len(rest)
     aside = telemetry.quarantined
     async with opened(tmp_path) as telemetry:
         assert telemetry.quarantined is None
@@ -181,7 +181,7 @@ async def test_a_log_of_another_file_is_set_aside_and_the_file_opens(tmp_path: P
         assert telemetry.quarantined is not None
         assert telemetry.quarantined.stat().st_size > 0
         assert await all_samples(telemetry) == []
-        assert await telemetry.store([sample()]) == [True]
+        assert await store(telemetry, [sample()]) == [True]
 
 
 async def test_a_second_damaged_log_does_not_take_the_place_of_the_first(tmp_path: Path, file: Path) -> None:
@@ -208,15 +208,15 @@ async def test_a_failed_checkpoint_is_healed_by_opening_the_file_anew(tmp_path: 
     async with opened(tmp_path) as telemetry:
         for wide in scans:
             try:
-                assert await telemetry.store([wide]) == [True]
+                assert await store(telemetry, [wide]) == [True]
             except Unavailable:
                 failures += 1
                 # It was committed before the checkpoint began.
-                assert await telemetry.store([wide]) == [False]
+                assert await store(telemetry, [wide]) == [False]
                 await telemetry.check()
         assert failures
         assert await telemetry.scans("A", Span(limit=1)) == scans[-1:]
-        assert await telemetry.store([sample()]) == [True]
+        assert await store(telemetry, [sample()]) == [True]
 
 
 # --- files that cannot be opened ---------------------------------------------------------------------
@@ -256,7 +256,7 @@ from pathlib import Path
 from pingup.errors import Unavailable
 from pingup.model import Span
 from pingup.storage.duckdb import DuckDBTelemetry
-from tests.contract.telemetry_examples import sample
+from tests.contract.telemetry_examples import sample, store
 
 def allow(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
@@ -268,7 +268,7 @@ async def main(file, full):
                 allow(file.with_name(file.name + ".wal").stat().st_size + 1)
             while True:
                 try:
-                    print(*await telemetry.store([sample(seconds=seconds), sample("B", seconds)]))
+                    print(*await store(telemetry, [sample(seconds=seconds), sample("B", seconds)]))
                     break
                 except Unavailable:
                     print("unavailable")

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from pingup.model import Order, Place, Record, Sample, Scan, Span
 from pingup.storage.duckdb import DuckDBTelemetry
 from tests.contract import telemetry_examples as examples
-from tests.contract.telemetry_examples import at, opened, place_after, sample, scan
+from tests.contract.telemetry_examples import at, opened, place_after, sample, scan, store
 
 Page = Callable[[str, Span], Awaitable[list[Sample]]] | Callable[[str, Span], Awaitable[list[Scan]]]
 
@@ -45,7 +45,7 @@ def test_the_pages_of_a_history_hold_every_record_once_and_in_order(
         with TemporaryDirectory() as directory:
             async with opened(Path(directory)) as telemetry:
                 for batch in batches:
-                    await telemetry.store(batch)
+                    await store(telemetry, batch)
                 stored = {record for batch in batches for record in batch if record.agent_id == "A"}
                 for span in spans:
                     found = await _walk(telemetry.samples, span)
@@ -80,7 +80,7 @@ def _check(found: list[Record], stored: list[Sample] | list[Scan], span: Span) -
 
 
 async def test_the_start_is_inclusive_and_the_end_exclusive(telemetry: DuckDBTelemetry) -> None:
-    await telemetry.store([sample(seconds=n) for n in range(4)])
+    await store(telemetry, [sample(seconds=n) for n in range(4)])
     assert await telemetry.samples("A", Span(start=at(1), end=at(3))) == [
         sample(seconds=2),
         sample(seconds=1),
@@ -88,7 +88,7 @@ async def test_the_start_is_inclusive_and_the_end_exclusive(telemetry: DuckDBTel
 
 
 async def test_the_newest_come_first_unless_asked_otherwise(telemetry: DuckDBTelemetry) -> None:
-    await telemetry.store([sample(seconds=n) for n in range(4)])
+    await store(telemetry, [sample(seconds=n) for n in range(4)])
     assert await telemetry.samples("A", Span(limit=1)) == [sample(seconds=3)]
     assert await telemetry.samples("A", Span(limit=1, order=Order.ASC)) == [sample(seconds=0)]
 
@@ -98,9 +98,9 @@ async def test_a_late_record_moves_none_of_those_already_shown(
     telemetry: DuckDBTelemetry, order: Order
 ) -> None:
     first = [sample(cpu=cpu) for cpu in (3.0, 1.0, 2.0)]
-    await telemetry.store(first)
+    await store(telemetry, first)
     shown = await telemetry.samples("A", Span(limit=2, order=order))
-    await telemetry.store([sample(cpu=0.0), sample(cpu=9.0)])
+    await store(telemetry, [sample(cpu=0.0), sample(cpu=9.0)])
     rest = await telemetry.samples("A", Span(order=order, after=Place(at(0), 2)))
     assert [*shown, *rest] == [*first, sample(cpu=0.0), sample(cpu=9.0)]
 
@@ -108,8 +108,8 @@ async def test_a_late_record_moves_none_of_those_already_shown(
 async def test_a_page_goes_on_at_the_right_place_after_retention_has_taken_what_was_shown(
     telemetry: DuckDBTelemetry,
 ) -> None:
-    await telemetry.store([sample(cpu=0.0), sample(cpu=1.0), *(sample(seconds=n) for n in range(1, 4))])
-    await telemetry.store([scan(hosts=1), scan(hosts=2), *(scan(seconds=n) for n in range(1, 4))])
+    await store(telemetry, [sample(cpu=0.0), sample(cpu=1.0), *(sample(seconds=n) for n in range(1, 4))])
+    await store(telemetry, [scan(hosts=1), scan(hosts=2), *(scan(seconds=n) for n in range(1, 4))])
     span = Span(order=Order.ASC, after=Place(at(0), 2))
     await telemetry.forget(samples_before=at(1), scans_before=at(1))
     assert await telemetry.samples("A", span) == [sample(seconds=n) for n in range(1, 4)]
@@ -118,7 +118,7 @@ async def test_a_page_goes_on_at_the_right_place_after_retention_has_taken_what_
 
 async def test_scans_are_paged_whole(telemetry: DuckDBTelemetry) -> None:
     stored = [scan(seconds=n, hosts=n) for n in range(5)]
-    await telemetry.store(stored)
+    await store(telemetry, stored)
     page = await telemetry.scans("A", Span(limit=2))
     assert page == [stored[4], stored[3]]
     assert await telemetry.scans("A", Span(limit=10, after=Place(at(3), 1))) == stored[2::-1]
@@ -131,16 +131,16 @@ async def test_the_largest_pages_come_back_within_the_memory_that_is_given(
     noise = Random(7)
     wide = [replace(sample(seconds=n), extra=noise.randbytes(2500).hex()) for n in range(10_000)]
     for start in range(0, len(wide), 2000):
-        await telemetry.store(wide[start : start + 2000])
+        await store(telemetry, wide[start : start + 2000])
     assert await telemetry.samples("A", Span(limit=10_000)) == wide[::-1]
     broad = [scan(seconds=n, hosts=250) for n in range(100)]
-    await telemetry.store(broad)
+    await store(telemetry, broad)
     assert await telemetry.scans("A", Span(limit=100)) == broad[::-1]
 
 
 async def test_the_newest_sample_of_each_agent_is_by_its_own_time(telemetry: DuckDBTelemetry) -> None:
-    await telemetry.store([sample("B", 5), sample("A", 9), sample("C", 1), scan("D", 7)])
-    await telemetry.store([sample("B", 3), sample("A", 2), sample("C", 8)])
+    await store(telemetry, [sample("B", 5), sample("A", 9), sample("C", 1), scan("D", 7)])
+    await store(telemetry, [sample("B", 3), sample("A", 2), sample("C", 8)])
     newest = [sample("A", 9), sample("B", 5), sample("C", 8)]
     assert await telemetry.newest_samples() == newest
     assert await telemetry.newest_samples(["C", "nobody", "A"]) == [newest[0], newest[2]]
@@ -148,7 +148,7 @@ async def test_the_newest_sample_of_each_agent_is_by_its_own_time(telemetry: Duc
 
 
 async def test_the_newest_of_one_moment_is_the_first_of_the_history(telemetry: DuckDBTelemetry) -> None:
-    await telemetry.store([sample(cpu=cpu) for cpu in (3.0, 1.0, 2.0)])
+    await store(telemetry, [sample(cpu=cpu) for cpu in (3.0, 1.0, 2.0)])
     assert await telemetry.newest_samples() == await telemetry.samples("A", Span(limit=1))
 
 
@@ -157,14 +157,14 @@ async def test_bounds_at_the_ends_of_the_calendar_are_bounds(
     telemetry: DuckDBTelemetry, moment: datetime
 ) -> None:
     edge = moment.replace(tzinfo=at(0).tzinfo)
-    await telemetry.store([replace(sample(), timestamp=edge)])
+    await store(telemetry, [replace(sample(), timestamp=edge)])
     assert len(await telemetry.samples("A", Span(start=edge))) == 1
     assert len(await telemetry.samples("A", Span())) == 1
     assert await telemetry.samples("A", Span(end=edge)) == []
 
 
 async def test_a_read_does_not_wait_for_a_write(telemetry: DuckDBTelemetry) -> None:
-    await telemetry.store([sample()])
+    await store(telemetry, [sample()])
     done = threading.Event()
     busy = telemetry._writing.submit(done.wait, 30)
     try:

@@ -22,7 +22,7 @@ from pingup.storage.duckdb import DuckDBTelemetry
 from pingup.storage.duckdb.database import Database
 from pingup.storage.duckdb.writer import _Session
 from tests.contract import telemetry_examples as examples
-from tests.contract.telemetry_examples import all_samples, all_scans, at, opened, sample, scan
+from tests.contract.telemetry_examples import all_samples, all_scans, at, opened, sample, scan, store
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ def test_it_is_what_the_services_ask_for(telemetry: DuckDBTelemetry) -> None:
     ],
 )
 async def test_every_column_of_a_sample_comes_back(telemetry: DuckDBTelemetry, stored: Sample) -> None:
-    assert await telemetry.store([stored]) == [True]
+    assert await store(telemetry, [stored]) == [True]
     assert await all_samples(telemetry, stored.agent_id) == [stored]
-    assert await telemetry.store([stored]) == [False]
+    assert await store(telemetry, [stored]) == [False]
 
 
 async def test_a_moment_comes_back_in_utc_whatever_zone_it_was_given_in(telemetry: DuckDBTelemetry) -> None:
     in_india = at(0).astimezone(timezone(timedelta(hours=5, minutes=30)))
-    await telemetry.store([replace(sample(), timestamp=in_india)])
+    await store(telemetry, [replace(sample(), timestamp=in_india)])
     (found,) = await all_samples(telemetry)
     assert (found.timestamp, found.timestamp.tzinfo) == (at(0), UTC)
 
@@ -81,17 +81,17 @@ async def test_a_moment_comes_back_in_utc_whatever_zone_it_was_given_in(telemetr
 async def test_a_scan_comes_back_whole_with_its_hosts_in_order(
     telemetry: DuckDBTelemetry, stored: Scan
 ) -> None:
-    assert await telemetry.store([stored]) == [True]
+    assert await store(telemetry, [stored]) == [True]
     assert await all_scans(telemetry) == [stored]
 
 
 async def test_samples_and_scans_of_one_batch_are_answered_each_in_its_place(
     telemetry: DuckDBTelemetry,
 ) -> None:
-    await telemetry.store([scan(seconds=1), sample(seconds=2)])
+    await store(telemetry, [scan(seconds=1), sample(seconds=2)])
     batch: list[Record] = [sample(seconds=1), scan(seconds=1), scan(seconds=2), sample(seconds=2)]
-    assert await telemetry.store(batch) == [True, False, True, False]
-    assert await telemetry.store([]) == []
+    assert await store(telemetry, batch) == [True, False, True, False]
+    assert await store(telemetry, []) == []
 
 
 # --- repeats ---------------------------------------------------------------------------------------
@@ -121,10 +121,10 @@ SCAN_VARIANTS = [
 @pytest.mark.parametrize("record", [sample(), scan(), scan(hosts=0)], ids=["sample", "scan", "empty scan"])
 async def test_a_repeat_is_stored_once(tmp_path: Path, record: Record) -> None:
     async with opened(tmp_path) as telemetry:
-        assert await telemetry.store([record, record]) == [True, False]
-        assert await telemetry.store([record]) == [False]
+        assert await store(telemetry, [record, record]) == [True, False]
+        assert await store(telemetry, [record]) == [False]
     async with opened(tmp_path) as telemetry:
-        assert await telemetry.store([record, record]) == [False, False]
+        assert await store(telemetry, [record, record]) == [False, False]
         assert [*await all_samples(telemetry), *await all_scans(telemetry)] == [record]
 
 
@@ -133,21 +133,21 @@ async def test_other_values_under_the_same_moment_are_kept_beside(
     tmp_path: Path, original: Record, variants: list[Record]
 ) -> None:
     async with opened(tmp_path) as telemetry:
-        assert await telemetry.store([original]) == [True]
+        assert await store(telemetry, [original]) == [True]
         for variant in variants:
-            assert await telemetry.store([variant, original]) == [True, False]
+            assert await store(telemetry, [variant, original]) == [True, False]
     async with opened(tmp_path) as telemetry:
-        assert not any(await telemetry.store([original, *variants]))
+        assert not any(await store(telemetry, [original, *variants]))
 
 
 async def test_late_records_are_stored_once(tmp_path: Path) -> None:
     late: list[Record] = [sample(seconds=-5), scan(seconds=-5), sample(seconds=-3)]
     async with opened(tmp_path) as telemetry:
-        await telemetry.store([sample(), scan(), sample("B")])
-        assert await telemetry.store(late) == [True] * 3
-        assert await telemetry.store(late) == [False] * 3
+        await store(telemetry, [sample(), scan(), sample("B")])
+        assert await store(telemetry, late) == [True] * 3
+        assert await store(telemetry, late) == [False] * 3
     async with opened(tmp_path) as telemetry:
-        assert await telemetry.store([sample("B", seconds=-5), *late]) == [True, False, False, False]
+        assert await store(telemetry, [sample("B", seconds=-5), *late]) == [True, False, False, False]
 
 
 def test_the_digest_of_a_scan_stays_the_same_from_release_to_release() -> None:
@@ -184,7 +184,7 @@ async def _compare_with_a_set(steps: list[list[Record] | None]) -> None:
                     expected = [
                         record not in known and record not in batch[:n] for n, record in enumerate(batch)
                     ]
-                    assert await telemetry.store(batch) == expected
+                    assert await store(telemetry, batch) == expected
                     known.update(batch)
                 stored: list[Record] = []
                 for agent_id in ("A", "B"):
@@ -215,11 +215,11 @@ async def test_a_record_that_cannot_be_stored_leaves_no_trace_of_its_batch(
 ) -> None:
     good: list[Record] = [sample(seconds=2), scan(seconds=2), sample("B", seconds=-2)]
     async with opened(tmp_path) as telemetry:
-        await telemetry.store([sample(), scan()])
+        await store(telemetry, [sample(), scan()])
         with pytest.raises(Unstorable, match="cannot be stored"):
-            await telemetry.store([*good, bad, sample(seconds=3)])
+            await store(telemetry, [*good, bad, sample(seconds=3)])
         assert (await all_samples(telemetry), await all_scans(telemetry)) == ([sample()], [scan()])
-        assert await telemetry.store([*good, good[0]]) == [True, True, True, False]
+        assert await store(telemetry, [*good, good[0]]) == [True, True, True, False]
         assert await all_samples(telemetry) == [sample(), sample(seconds=2)]
     async with opened(tmp_path) as telemetry:
         assert await all_samples(telemetry) == [sample(), sample(seconds=2)]
@@ -233,23 +233,23 @@ async def test_a_record_that_cannot_be_stored_leaves_no_trace_of_its_batch(
 async def test_a_purge_takes_all_of_one_agent_and_nothing_else(tmp_path: Path) -> None:
     batch: list[Record] = [sample(), sample(seconds=-1), scan(), sample("B"), scan("B")]
     async with opened(tmp_path) as telemetry:
-        await telemetry.store(batch)
+        await store(telemetry, batch)
     async with opened(tmp_path) as telemetry:
         await telemetry.purge("A")
         assert not await telemetry.has("A")
         assert await telemetry.has("B")
-        assert await telemetry.store(batch) == [True, True, True, False, False]
-        assert await telemetry.store(batch) == [False] * 5
+        assert await store(telemetry, batch) == [True, True, True, False, False]
+        assert await store(telemetry, batch) == [False] * 5
     async with opened(tmp_path) as telemetry:
-        assert await telemetry.store(batch) == [False] * 5
+        assert await store(telemetry, batch) == [False] * 5
 
 
 async def test_retention_takes_what_is_older_of_each_kind_by_itself(telemetry: DuckDBTelemetry) -> None:
-    await telemetry.store([*(sample(seconds=n) for n in range(5)), *(scan(seconds=n) for n in range(5))])
+    await store(telemetry, [*(sample(seconds=n) for n in range(5)), *(scan(seconds=n) for n in range(5))])
     await telemetry.forget(samples_before=at(2), scans_before=at(4))
     assert await all_samples(telemetry) == [sample(seconds=n) for n in (2, 3, 4)]
     assert await all_scans(telemetry) == [scan(seconds=4)]
-    assert await telemetry.store([sample(seconds=1), sample(seconds=2), sample(seconds=5)]) == [
+    assert await store(telemetry, [sample(seconds=1), sample(seconds=2), sample(seconds=5)]) == [
         True,
         False,
         True,
@@ -257,7 +257,7 @@ async def test_retention_takes_what_is_older_of_each_kind_by_itself(telemetry: D
 
 
 async def test_an_agent_is_had_when_it_has_a_sample_or_a_scan(telemetry: DuckDBTelemetry) -> None:
-    await telemetry.store([sample("A"), scan("B"), scan("C", hosts=0)])
+    await store(telemetry, [sample("A"), scan("B"), scan("C", hosts=0)])
     assert [await telemetry.has(agent_id) for agent_id in "ABCD"] == [True, True, True, False]
     assert await telemetry.samples("D", Span()) == []
     assert await telemetry.scans("D", Span()) == []
@@ -269,14 +269,14 @@ async def test_a_session_that_cannot_even_be_cleaned_up_is_thrown_away(
     def fail(session: _Session, *_: object) -> None:
         raise duckdb.IOException("no more")
 
-    await telemetry.store([sample()])
+    await store(telemetry, [sample()])
     with monkeypatch.context() as broken:
         broken.setattr(_Session, "settle", fail)
         broken.setattr(_Session, "discard", fail)
         broken.setattr(_Session, "take", fail)
         with pytest.raises(Unavailable):
-            await telemetry.store([sample(seconds=1)])
-    assert await telemetry.store([sample(), sample(seconds=1)]) == [False, True]
+            await store(telemetry, [sample(seconds=1)])
+    assert await store(telemetry, [sample(), sample(seconds=1)]) == [False, True]
     assert len(await all_samples(telemetry)) == 2
 
 

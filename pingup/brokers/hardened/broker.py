@@ -10,7 +10,7 @@ from typing import cast
 from amqtt.broker import Broker
 from amqtt.contexts import BrokerConfig, ListenerConfig
 
-from pingup.brokers.access import is_same_client
+from pingup.access import is_same_client
 from pingup.brokers.exchange import Exchange
 from pingup.brokers.framing import Violation
 from pingup.brokers.greeting import (

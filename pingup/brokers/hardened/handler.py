@@ -19,7 +19,7 @@ from amqtt.mqtt.subscribe import SubscribePacket
 from amqtt.mqtt.unsuback import UnsubackPacket
 from amqtt.mqtt.unsubscribe import UnsubscribePacket
 
-from pingup.brokers.access import may_retain
+from pingup.access import may_retain
 from pingup.brokers.arrears import Arrears
 from pingup.brokers.exchange import REFUSED, Message
 from pingup.brokers.framing import Frame, Publish, Violation, pubcomp, read_packet, read_publish

@@ -58,6 +58,25 @@ MIGRATIONS = (
             """,
         ),
     ),
+    Migration(
+        2,
+        "sequences",
+        (
+            """
+            CREATE TABLE sequences (
+                agent_id TEXT,
+                stream TEXT,
+                fate TEXT,
+                low BIGINT,
+                high BIGINT,
+                first BIGINT,
+                low_at TIMESTAMP,
+                high_at TIMESTAMP,
+                received_at TIMESTAMP
+            )
+            """,
+        ),
+    ),
 )
 
 

@@ -2,7 +2,8 @@
 
 A clean stop leaves no write-ahead log. After a crash DuckDB replays the log; where the log is damaged it
 either refuses to open, or goes on silently without the rest. Neither may stop the server or lose bytes
-that somebody could still rescue: the log is set aside under a name of its own, and told about.
+that somebody could still rescue: the log is set aside under a name of its own, and told about, and what
+stands before the damage is replayed.
 
 The file must never be opened by other means in a process that has it open: closing that second descriptor
 would release the lock that keeps other processes out.
@@ -10,6 +11,7 @@ would release the lock that keeps other processes out.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from contextlib import ExitStack
@@ -41,6 +43,7 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 _CATALOG = "analytics"
 _LOGS = (".wal", ".wal.checkpoint", ".wal.recovery")
 _UNREPLAYABLE = "Failure while replaying"
+_DAMAGED_ENTRY = re.compile(r"entry at byte position (\d+)")
 
 
 class Opened(NamedTuple):
@@ -60,19 +63,16 @@ def open_file(path: Path) -> Opened:
     try:
         connection = _connect(path)
     except duckdb.Error as fault:
+        if spare is not None and _is_damage(fault) and (damage := _DAMAGED_ENTRY.search(str(fault))):
+            return _open_with_front(path, spare, int(damage[1]))
         if spare is not None:
             spare.unlink()
-        if _UNREPLAYABLE not in str(fault) or isinstance(fault, duckdb.OutOfMemoryException):
+        if not _is_damage(fault):
             raise unusable(path, fault) from fault
         return _open_without_log(path)
     if spare is None:
         return Opened(connection, None)
-    try:
-        replayed = _was_replayed(connection, path, spare)
-    except duckdb.Error as fault:
-        connection.close()
-        raise unusable(path, fault) from fault
-    if replayed:
+    if _was_replayed(connection, path, spare):
         spare.unlink()
         return Opened(connection, None)
     return Opened(connection, spare)
@@ -94,6 +94,27 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
 def use_file(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     """Have a new connection mean the file's tables when it names none; each starts without."""
     return connection.execute(f"USE {_CATALOG}")
+
+
+def _is_damage(fault: duckdb.Error) -> bool:
+    """Whether it is the log that can't be replayed."""
+    return _UNREPLAYABLE in str(fault) and not isinstance(fault, duckdb.OutOfMemoryException)
+
+
+def _open_with_front(path: Path, spare: Path, size: int) -> Opened:
+    """Open with so many bytes of the log, those before the damage; the whole of it is in `spare`."""
+    log = _beside(path, ".wal")
+    os.truncate(log, size)
+    try:
+        connection = _connect(path)
+    except duckdb.Error as fault:
+        if not _is_damage(fault):
+            raise unusable(path, fault) from fault
+        log.unlink()
+        return Opened(_connect(path), spare)
+    # Its first write cuts off the transaction that has lost its end.
+    _was_replayed(connection, path, spare)
+    return Opened(connection, spare)
 
 
 def _open_without_log(path: Path) -> Opened:
@@ -126,12 +147,16 @@ def _was_replayed(connection: duckdb.DuckDBPyConnection, path: Path, spare: Path
     It stops without a word at an entry with a wrong checksum, and cuts off the rest with the next write. So
     write, and see whether what was there is still there. No checkpoint may come in between.
     """
-    connection.execute("SET checkpoint_threshold = '1TB'")
-    connection.begin()
-    write_something(connection)
-    connection.commit()
-    replayed = _starts_with(_beside(path, ".wal"), spare)
-    connection.execute(f"SET checkpoint_threshold = '{_CHECKPOINT_AT}'")
+    try:
+        connection.execute("SET checkpoint_threshold = '1TB'")
+        connection.begin()
+        write_something(connection)
+        connection.commit()
+        replayed = _starts_with(_beside(path, ".wal"), spare)
+        connection.execute(f"SET checkpoint_threshold = '{_CHECKPOINT_AT}'")
+    except duckdb.Error as fault:
+        connection.close()
+        raise unusable(path, fault) from fault
     return replayed
 
 

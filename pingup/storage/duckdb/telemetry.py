@@ -15,9 +15,10 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 import duckdb
 
 from pingup.errors import Unavailable
-from pingup.model import Record, Sample, Scan, Span
+from pingup.model import Deposit, Run, Sample, Scan, Span
 from pingup.storage.duckdb import reading
 from pingup.storage.duckdb.database import Database
+from pingup.storage.duckdb.sequences import read_runs
 from pingup.storage.duckdb.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -91,20 +92,23 @@ class DuckDBTelemetry:
 
     # --- writing -----------------------------------------------------------------------------------
 
-    async def store(self, records: Sequence[Record]) -> list[bool]:
-        """Commit all of them in one transaction; for each whether it was new, False for a repeat.
+    async def store(self, deposits: Sequence[Deposit]) -> list[bool]:
+        """Commit all of them in one transaction; for each record whether it was new, False for a repeat.
 
         Raises:
             Unstorable: a column can't hold a value of one of them; nothing of the batch was stored.
         """
-        return await self._write(self._writer.store, records)
+        return await self._write(self._writer.store, deposits)
 
     async def purge(self, agent_id: str) -> None:
-        """Delete all of an agent's telemetry."""
+        """Delete all of an agent's telemetry, and what is known of its streams."""
         await self._write(self._writer.purge, agent_id)
 
     async def forget(self, samples_before: datetime, scans_before: datetime) -> None:
-        """Delete what is older than the retention. The space is used again, the file does not shrink."""
+        """Delete what is older than the retention, and streams of which nothing was heard since.
+
+        The space is used again, the file does not shrink.
+        """
         await self._write(self._writer.forget, samples_before, scans_before)
 
     async def _write(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -123,6 +127,10 @@ class DuckDBTelemetry:
     async def scans(self, agent_id: str, span: Span) -> list[Scan]:
         """A page of an agent's scans, whole ones, by timestamp."""
         return await self._read(reading.scans, agent_id, span)
+
+    async def runs(self) -> list[Run]:
+        """What was kept of numbered messages, in no order; runs of one stream may touch or overlap."""
+        return await self._read(read_runs)
 
     async def has(self, agent_id: str) -> bool:
         """Whether anything of this agent is stored."""

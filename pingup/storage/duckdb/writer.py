@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
 import duckdb
 
-from pingup.model import Record, Sample, Scan
+from pingup.errors import Unavailable
+from pingup.model import Deposit, Record, Sample, Scan
 from pingup.storage.duckdb.database import Database
 from pingup.storage.duckdb.intake import Intake
 from pingup.storage.duckdb.opening import write_something
+from pingup.storage.duckdb.sequences import COMPACT_AT, UNTOUCHED, Sequences
 from pingup.storage.duckdb.tables import SampleTable, ScanKey, ScanTable, naive
+
+log = logging.getLogger(__name__)
 
 
 class _Session:
@@ -22,8 +27,13 @@ class _Session:
         self.cursor = cursor
         self.samples: Intake[Sample, Sample] = Intake(SampleTable(), cursor)
         self.scans: Intake[Scan, ScanKey] = Intake(ScanTable(), cursor)
+        self.sequences = Sequences(cursor)
 
-    def take(self, records: Sequence[Record]) -> list[bool]:
+    def take(self, deposits: Sequence[Deposit]) -> list[bool]:
+        self.sequences.take(deposits)
+        return self._take_records([record for deposit in deposits for record in deposit.records])
+
+    def _take_records(self, records: Sequence[Record]) -> list[bool]:
         samples = [record for record in records if isinstance(record, Sample)]
         scans = [record for record in records if isinstance(record, Scan)]
         new_samples = iter(self.samples.take(samples))
@@ -33,10 +43,12 @@ class _Session:
     def settle(self) -> None:
         self.samples.settle()
         self.scans.settle()
+        self.sequences.settle()
 
     def discard(self) -> None:
         self.samples.discard()
         self.scans.discard()
+        self.sequences.discard()
 
 
 class Writer:
@@ -52,20 +64,36 @@ class Writer:
         self._database = database
         self._lease = ExitStack()
         self._session: _Session | None = None
+        self._compact_at = COMPACT_AT
         self.has_failed = False
 
-    def store(self, records: Sequence[Record]) -> list[bool]:
+    def store(self, deposits: Sequence[Deposit]) -> list[bool]:
         """As `TelemetryStore.store`."""
         with self._transaction() as session:
-            is_new = session.take(records)
+            is_new = session.take(deposits)
         session.settle()
+        if session.sequences.appended > self._compact_at:
+            self._compact()
         return is_new
 
+    def _compact(self) -> None:
+        """Compact the runs, in a transaction of its own: what was stored is stored, whatever comes of it."""
+        try:
+            with self._transaction() as session:
+                left = session.sequences.compact()
+        except Unavailable as problem:
+            self._compact_at *= 2
+            log.warning("the runs of numbered messages are compacted later: %s", problem)
+        else:
+            # So each row is read a few times at most, however many there are.
+            self._compact_at = max(COMPACT_AT, 2 * left)
+
     def purge(self, agent_id: str) -> None:
-        """Delete all of an agent's telemetry."""
+        """Delete all of an agent's telemetry, and what is known of its streams."""
         with self._transaction() as session:
             session.cursor.execute("DELETE FROM metrics WHERE agent_id = ?", [agent_id])
             session.cursor.execute("DELETE FROM discovery WHERE agent_id = ?", [agent_id])
+            session.cursor.execute("DELETE FROM sequences WHERE agent_id = ?", [agent_id])
         session.samples.forget(agent_id)
         session.scans.forget(agent_id)
 
@@ -74,6 +102,7 @@ class Writer:
         with self._transaction() as session:
             session.cursor.execute("DELETE FROM metrics WHERE timestamp < ?", [naive(samples_before)])
             session.cursor.execute("DELETE FROM discovery WHERE scan_timestamp < ?", [naive(scans_before)])
+            session.cursor.execute(UNTOUCHED, [naive(min(samples_before, scans_before))])
 
     def probe(self) -> None:
         """Return if writing works."""

@@ -24,8 +24,8 @@ from pingup.storage.sqlite.sealing import Sealing
 
 _INSERT = """
 INSERT INTO agents (id, name, status, last_seen, metadata, created_at, tags, algorithm,
-                    sealed_secret, public_key, token_hash)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    sealed_secret, public_key, token_hash, sealed_token)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _GET = """
 SELECT id, name, status, last_seen, metadata, created_at, tags, algorithm FROM agents WHERE id = ?
@@ -44,7 +44,7 @@ WHERE id = ?
 RETURNING id, name, status, last_seen, metadata, created_at, tags, algorithm
 """
 _MARK = "UPDATE agents SET status = ?, last_seen = coalesce(?, last_seen) WHERE id = ?"
-_KEYS = "SELECT id, algorithm, sealed_secret, public_key, token_hash FROM agents ORDER BY id"
+_KEYS = "SELECT id, algorithm, sealed_secret, public_key, token_hash, sealed_token FROM agents ORDER BY id"
 
 
 class SQLiteAgents:
@@ -64,9 +64,10 @@ class SQLiteAgents:
             moment_text(agent.created_at),
             json_text(agent.tags),
             key.algorithm.value,
-            None if key.secret is None else self._sealing.seal(_owner(agent.id), key.secret.encode()),
+            self._seal(_owner(agent.id), key.secret),
             key.public_key,
             key.token_hash,
+            self._seal(_token_owner(agent.id), key.token),
         )
 
         async def insert(connection: Connection) -> None:
@@ -143,13 +144,24 @@ class SQLiteAgents:
         return [self._key(row) for row in await self._database.read(_KEYS)]
 
     def _key(self, row: sqlite3.Row) -> AgentKey:
-        agent_id, algorithm, sealed, public_key, token_hash = row
-        secret = None if sealed is None else self._sealing.unseal(_owner(agent_id), sealed).decode()
-        return AgentKey(agent_id, Algorithm(algorithm), secret, public_key, token_hash)
+        agent_id, algorithm, sealed_secret, public_key, token_hash, sealed_token = row
+        secret = self._unseal(_owner(agent_id), sealed_secret)
+        token = self._unseal(_token_owner(agent_id), sealed_token)
+        return AgentKey(agent_id, Algorithm(algorithm), secret, public_key, token_hash, token)
+
+    def _seal(self, owner: str, text: str | None) -> bytes | None:
+        return None if text is None else self._sealing.seal(owner, text.encode())
+
+    def _unseal(self, owner: str, sealed: bytes | None) -> str | None:
+        return None if sealed is None else self._sealing.unseal(owner, sealed).decode()
 
 
 def _owner(agent_id: str) -> str:
     return f"agent/{agent_id}"
+
+
+def _token_owner(agent_id: str) -> str:
+    return f"token/{agent_id}"
 
 
 def _agent(row: sqlite3.Row) -> Agent:

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
+from pingup.errors import Unavailable
 from pingup.storage.sqlite.failures import cannot_work, unavailable, unusable
 from pingup.storage.sqlite.group_commit import GroupCommit, Work
-from pingup.storage.sqlite.migrations import BUSY_TIMEOUT, migrate
+from pingup.storage.sqlite.migrations import BUSY_TIMEOUT, check_version, migrate
 
 T = TypeVar("T")
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -22,7 +23,8 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 class Database:
     """Reads of one statement each, and writes of a transaction each."""
 
-    def __init__(self, reader: aiosqlite.Connection, writer: GroupCommit) -> None:
+    def __init__(self, reader: aiosqlite.Connection, writer: GroupCommit | None) -> None:
+        """Without a writer it is only read."""
         self._reader = reader
         self._writer = writer
 
@@ -42,7 +44,13 @@ class Database:
             raise
 
     async def write(self, work: Work[T]) -> T:
-        """Run `work` as a transaction, see `GroupCommit.write`."""
+        """Run `work` as a transaction, see `GroupCommit.write`.
+
+        Raises:
+            Unavailable: SQLite cannot work now, or the database is only read.
+        """
+        if self._writer is None:
+            raise Unavailable("the registry is open for reading only")
         return await self._writer.write(work)
 
 
@@ -61,6 +69,19 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
         await reader.create_function("casefold", 1, str.casefold, deterministic=True)
         async with GroupCommit(connection) as writer:
             yield Database(reader, writer)
+
+
+@asynccontextmanager
+async def open_database_read_only(path: Path) -> AsyncIterator[Database]:
+    """Open the file beside a server that may be running; it is neither made, migrated nor checkpointed.
+
+    Raises:
+        Unusable: see `check_version`.
+    """
+    await asyncio.to_thread(check_version, path)
+    async with _connect(path) as reader:
+        await reader.execute("PRAGMA query_only = ON")
+        yield Database(reader, None)
 
 
 @asynccontextmanager

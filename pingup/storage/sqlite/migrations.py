@@ -116,7 +116,10 @@ _REGISTRY = Migration(
     ),
 )
 
-MIGRATIONS = (_REGISTRY,)
+# For brokers elsewhere, which have to be told the token of an agent that has no secret to make it from.
+_SEALED_TOKENS = Migration("sealed_tokens", ("ALTER TABLE agents ADD COLUMN sealed_token BLOB",))
+
+MIGRATIONS = (_REGISTRY, _SEALED_TOKENS)
 
 
 def migrate(path: Path) -> list[str]:
@@ -138,6 +141,25 @@ def migrate(path: Path) -> list[str]:
             return _apply_missing(connection)
     except (sqlite3.Error, OSError) as problem:
         raise unusable(path, problem) from problem
+
+
+def check_version(path: Path) -> None:
+    """Return if the file is there and up to date.
+
+    Raises:
+        Unusable: it cannot be opened, is not ours, or has to be migrated first.
+    """
+    try:
+        # Not `ro`, which would leave files of its own beside this one.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
+            _check_origin(connection, path)
+            is_old = _version(connection) < len(MIGRATIONS)
+    except sqlite3.Error as problem:
+        raise unusable(path, problem) from problem
+    if is_old:
+        raise Unusable(
+            f"{path} was made by an older version of Pingup: `pingup migrate` brings it up to date"
+        )
 
 
 def _check_origin(connection: sqlite3.Connection, path: Path) -> None:

@@ -14,7 +14,7 @@ from pingup.signing import Vault
 from pingup.storage.sqlite.agents import SQLiteAgents
 from pingup.storage.sqlite.commands import SQLiteCommands
 from pingup.storage.sqlite.configs import SQLiteConfigs
-from pingup.storage.sqlite.database import Database, open_database
+from pingup.storage.sqlite.database import Database, open_database, open_database_read_only
 from pingup.storage.sqlite.sealing import Sealing
 from pingup.storage.sqlite.settings import SQLiteSettings
 from pingup.storage.sqlite.tokens import SQLiteTokens
@@ -48,6 +48,19 @@ class SQLiteRegistry:
         async with open_database(path) as database:
             registry = cls(database, Sealing(vault, path))
             await registry._check_master_key()
+            yield registry
+
+    @classmethod
+    @asynccontextmanager
+    async def open_read_only(cls, path: Path, vault: Vault) -> AsyncIterator[Self]:
+        """Open the file beside a server that may be running, and change nothing.
+
+        Raises:
+            Unusable: the file cannot be used (see `check_version`), or another master key sealed it.
+        """
+        async with open_database_read_only(path) as database:
+            registry = cls(database, Sealing(vault, path))
+            await registry._settings.read(_KEY_CHECK)
             yield registry
 
     @property

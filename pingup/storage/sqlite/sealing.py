@@ -9,7 +9,7 @@ from pingup.signing import Vault, WrongMasterKey
 
 
 class Sealing:
-    """Seals what belongs to an owner: the text `agent/<id>` or `setting/<name>`, without NUL."""
+    """Seals what belongs to an owner: `agent/<id>`, `token/<id>` or `setting/<name>`, without NUL."""
 
     def __init__(self, vault: Vault, path: Path) -> None:
         """`path` is the database's, for the text of errors."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pingup.model import Host, Record, Sample, Scan
+from pingup.model import Deposit, Host, Record, Sample, Scan
 from pingup.storage.duckdb import DuckDBTelemetry
 
 _BATCH = 500
@@ -40,6 +40,7 @@ def _store(data_dir: Path, records: Sequence[Record]) -> None:
     async def store() -> None:
         async with await DuckDBTelemetry.open(data_dir / "analytics.duckdb") as telemetry:
             for start in range(0, len(records), _BATCH):
-                await telemetry.store(records[start : start + _BATCH])
+                batch = records[start : start + _BATCH]
+                await telemetry.store([Deposit((record,)) for record in batch])
 
     asyncio.run(store())
