@@ -8,9 +8,8 @@ import logging
 import msgspec
 
 from pingup.agent import messages
-from pingup.agent.identity import Identity
-from pingup.agent.outbox import Outbox
 from pingup.agent.scan import Plan, check_ranges, scan
+from pingup.agent.spool import Spool
 from pingup.agent.tuning import Tuner
 from pingup.clock import Clock
 from pingup.codec import MAX_BULK_BYTES
@@ -23,9 +22,9 @@ _log = logging.getLogger(__name__)
 class Discovery:
     """Scans, one at a time, and queues what was found for the server."""
 
-    def __init__(self, identity: Identity, outbox: Outbox, tuner: Tuner, clock: Clock) -> None:
-        self._identity = identity
-        self._outbox = outbox
+    def __init__(self, agent_id: str, spool: Spool, tuner: Tuner, clock: Clock) -> None:
+        self._agent_id = agent_id
+        self._spool = spool
         self._tuner = tuner
         self._clock = clock
         self._turn = asyncio.Lock()
@@ -48,22 +47,23 @@ class Discovery:
             OSError: this machine has no socket left.
         """
         async with self._turn:
-            found = await scan(self._identity.agent_id, self._clock.now(), plan)
-        message, left_out = self._fit(found)
+            found = await scan(self._agent_id, self._clock.now(), plan)
+        body, left_out = _fit(found)
         if left_out:
             _log.warning("the scan found more than fits into a message: %d hosts are left out", left_out)
-        self._outbox.put(Kind.DISCOVERY, message)
+        self._spool.put(Kind.DISCOVERY, body)
         return found
 
-    def _fit(self, found: Scan) -> tuple[bytes, int]:
-        """The signed message, and how many hosts had to be left out of it.
 
-        A scan split in two would look to the server like two networks, the second without the first one's
-        hosts; so it is cut, always at the same end, the highest addresses.
-        """
-        hosts = found.hosts
-        message = self._identity.sign(messages.discovery(found))
-        while len(message) > MAX_BULK_BYTES:
-            hosts = hosts[: len(hosts) * 9 // 10]
-            message = self._identity.sign(messages.discovery(msgspec.structs.replace(found, hosts=hosts)))
-        return message, len(found.hosts) - len(hosts)
+def _fit(found: Scan) -> tuple[bytes, int]:
+    """The message, and how many hosts had to be left out of it.
+
+    A scan split in two would look to the server like two networks, the second without the first one's
+    hosts; so it is cut, always at the same end, the highest addresses.
+    """
+    hosts = found.hosts
+    body = messages.discovery(found)
+    while len(body) > MAX_BULK_BYTES - messages.OVERHEAD:
+        hosts = hosts[: len(hosts) * 9 // 10]
+        body = messages.discovery(msgspec.structs.replace(found, hosts=hosts))
+    return body, len(found.hosts) - len(hosts)

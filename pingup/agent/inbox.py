@@ -6,8 +6,9 @@ import logging
 
 from pingup.agent.commands import Commands
 from pingup.agent.identity import Identity
-from pingup.agent.messages import ConfigOrder, read_config
+from pingup.agent.messages import ConfigOrder, read_config, read_receipt, read_server_status
 from pingup.agent.reports import Reports
+from pingup.agent.sender import Sender
 from pingup.agent.tuning import BadTuning, Tuner
 from pingup.errors import Rejected
 
@@ -17,14 +18,18 @@ _log = logging.getLogger(__name__)
 class Inbox:
     """The receiver of an agent's link."""
 
-    def __init__(self, identity: Identity, tuner: Tuner, commands: Commands, reports: Reports) -> None:
+    def __init__(
+        self, identity: Identity, tuner: Tuner, commands: Commands, reports: Reports, sender: Sender
+    ) -> None:
         self._identity = identity
         self._tuner = tuner
         self._commands = commands
         self._reports = reports
+        self._sender = sender
 
     async def born(self) -> None:
         """A session has begun: say what the last one may not have brought through."""
+        self._sender.session()
         await self._commands.report_ends()
 
     async def command(self, payload: bytes) -> None:
@@ -53,3 +58,17 @@ class Inbox:
             return str(problem)
         _log.info("configuration %d is in force", order.version)
         return None
+
+    def receipt(self, payload: bytes) -> None:
+        """Let go what the server has."""
+        try:
+            self._identity.verify(payload)
+            self._sender.receipt(read_receipt(self._identity.agent_id, payload))
+        except Rejected as problem:
+            _log.warning("ignored a receipt: %s", problem)
+
+    def server_status(self, payload: bytes) -> None:
+        """Learn whether the server is there; only it may publish that, and nothing is freed by it."""
+        is_there = read_server_status(payload)
+        if is_there is not None:
+            self._sender.server(there=is_there)

@@ -23,7 +23,7 @@ from pingup.backoff import full_jitter
 from pingup.clock import Clock
 from pingup.errors import Unavailable, Unusable
 from pingup.sources import USAGE
-from pingup.topics import Kind, down_all, down_commands, down_config, up
+from pingup.topics import SYS_STATUS, Kind, down_all, down_commands, down_config, down_receipts, up
 
 NOT_ALLOWED = 4
 KEEPALIVE = 30
@@ -31,6 +31,8 @@ CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 30.0
 FAREWELL_TIMEOUT = 3.0
 MAX_RECEIVED = 256
+# More than the spool and the reports ever have on the way, so that none waits in the client for another.
+MAX_IN_FLIGHT = 128
 # CONNACK 4 and 5 of MQTT 3.1.1, as the reason codes of MQTT 5 that the client makes of them.
 _REFUSALS = (134, 135)
 # Small packets go out at once: a report would wait some 40 ms for the acknowledgement of the one before.
@@ -49,6 +51,10 @@ class Receiver(Protocol):
     async def command(self, payload: bytes) -> None: ...
 
     async def config(self, payload: bytes) -> None: ...
+
+    def receipt(self, payload: bytes) -> None: ...
+
+    def server_status(self, payload: bytes) -> None: ...
 
 
 class Link:
@@ -72,6 +78,8 @@ class Link:
         self._session = ""
         self._was_in = False
         self._unanswered: set[asyncio.Timeout] = set()
+        self._over = asyncio.Event()
+        self._over.set()
         self.connected = asyncio.Event()
 
     # --- sessions ------------------------------------------------------------------------------------
@@ -137,7 +145,7 @@ class Link:
 
     def _new_client(self) -> aiomqtt.Client:
         agent_id = self._identity.agent_id
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             self._broker.host,
             self._broker.port,
             identifier=agent_id,
@@ -148,17 +156,21 @@ class Link:
             keepalive=KEEPALIVE,
             timeout=CONNECT_TIMEOUT,
             max_queued_incoming_messages=MAX_RECEIVED,
+            max_inflight_messages=MAX_IN_FLIGHT,
             tls_context=self._tls,
             socket_options=_SOCKET_OPTIONS,
         )
+        client.pending_calls_threshold = MAX_IN_FLIGHT
+        return client
 
     async def _begin_session(self, client: aiomqtt.Client) -> None:
         agent_id = self._identity.agent_id
-        answers = await _heeding(client.subscribe(down_all(agent_id), qos=1))
-        if any(not isinstance(answer, int) and answer.is_failure for answer in answers):
+        commands, *_ = await _heeding(client.subscribe([(down_all(agent_id), 1), (SYS_STATUS, 1)]))
+        if not isinstance(commands, int) and commands.is_failure:
             _log.error("the broker refuses the subscription to %s: no commands", down_all(agent_id))
         await _heeding(client.publish(up(agent_id, Kind.STATUS), self._birth(), qos=1, retain=True))
         self._client = client
+        self._over = asyncio.Event()
         self._was_in = True
         self.connected.set()
         _log.info("connected to %s:%d as %s", self._broker.host, self._broker.port, agent_id)
@@ -166,6 +178,7 @@ class Link:
     def _end_session(self) -> None:
         """Let go of those who wait for an answer in this session: there will be none."""
         self.connected.clear()
+        self._over.set()
         self._client = None
         now = asyncio.get_running_loop().time()
         for limit in self._unanswered:
@@ -190,16 +203,31 @@ class Link:
                 await receiver.command(message.payload)
             elif topic == down_config(agent_id) and message.payload:
                 await receiver.config(message.payload)
+            elif topic == down_receipts(agent_id):
+                receiver.receipt(message.payload)
+            elif topic == SYS_STATUS:
+                receiver.server_status(message.payload)
 
     # --- what goes up --------------------------------------------------------------------------------
 
-    async def publish(self, kind: Kind, message: bytes) -> bool:
-        """Publish a signed message; whether the broker has acknowledged it."""
+    async def deliver(self, kind: Kind, message: bytes) -> bool:
+        """Publish a signed message, with all the time that the broker wants.
+
+        Returns: True once it is acknowledged, False once the session is over and it is not.
+        """
+        over = self._over
+        is_acknowledged = await self.publish(kind, message, timeout=None)
+        if not is_acknowledged:
+            await over.wait()
+        return is_acknowledged
+
+    async def publish(self, kind: Kind, message: bytes, *, timeout: float | None = ANSWER_TIMEOUT) -> bool:
+        """Publish a signed message; whether the broker has acknowledged it within so many seconds."""
         if self._client is None:
             return False
         topic = up(self._identity.agent_id, kind)
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT) as limit:
+            async with asyncio.timeout(timeout) as limit:
                 self._unanswered.add(limit)
                 try:
                     is_retained = kind is Kind.STATUS

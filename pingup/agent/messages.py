@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -13,6 +13,8 @@ from pingup.errors import Reason, Rejected
 from pingup.model import CommandStatus, Host, Scan
 
 MAX_ERROR = 1024
+# What numbers and a signature add to a message, at most.
+OVERHEAD = 256
 _Moment = Annotated[datetime, Meta(tz=True)]
 
 
@@ -84,6 +86,11 @@ def discovery(scan: Scan) -> bytes:
     return encode(_Discovery(scan.agent_id, scan.timestamp, _Found(scan.hosts, scan.duration)))
 
 
+def number(body: bytes, stream: str, seq: int, first: int) -> bytes:
+    """The message with its place in the spool: `first` is the lowest number that is still held."""
+    return body[:-1] + f',"stream":"{stream}","seq":{seq},"first":{first}}}'.encode()
+
+
 def result(
     agent_id: str, at: datetime, command_id: str, status: CommandStatus, outcome: bytes | None
 ) -> bytes:
@@ -124,9 +131,23 @@ class ConfigOrder(_Down, frozen=True, kw_only=True):
     updated_at: _Moment
 
 
+class Receipt(_Down, frozen=True, kw_only=True):
+    """Every message of a stream up to `seq` is with the server, refused or declared lost."""
+
+    stream: str
+    seq: Annotated[int, Meta(ge=0)]
+    updated_at: _Moment
+
+
+class _ServerStatus(msgspec.Struct, frozen=True):
+    status: Literal["online", "offline"]
+
+
 _Any = TypeVar("_Any", bound=_Down)
 _order = msgspec.json.Decoder(Order)
 _config = msgspec.json.Decoder(ConfigOrder)
+_receipt = msgspec.json.Decoder(Receipt)
+_server_status = msgspec.json.Decoder(_ServerStatus)
 
 
 def read_order(agent_id: str, payload: bytes) -> Order:
@@ -145,6 +166,23 @@ def read_config(agent_id: str, payload: bytes) -> ConfigOrder:
         Rejected: it is none for this agent.
     """
     return _read(_config, agent_id, payload)
+
+
+def read_receipt(agent_id: str, payload: bytes) -> Receipt:
+    """The receipt in a verified message.
+
+    Raises:
+        Rejected: it is none for this agent.
+    """
+    return _read(_receipt, agent_id, payload)
+
+
+def read_server_status(payload: bytes) -> bool | None:
+    """Whether the server says that it is there; None when it says something else."""
+    try:
+        return _server_status.decode(payload).status == "online"
+    except msgspec.DecodeError:
+        return None
 
 
 def _read(decoder: msgspec.json.Decoder[_Any], agent_id: str, payload: bytes) -> _Any:

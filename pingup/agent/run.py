@@ -13,9 +13,11 @@ from pingup.agent.identity import identity_of
 from pingup.agent.inbox import Inbox
 from pingup.agent.journal import Journal
 from pingup.agent.link import Link
-from pingup.agent.outbox import Outbox
 from pingup.agent.reports import Reports
+from pingup.agent.schedule import Pace
+from pingup.agent.sender import Sender
 from pingup.agent.settings import AgentSettings
+from pingup.agent.spool import Spool
 from pingup.agent.tuning import Tuner
 from pingup.clock import Clock, SystemClock
 from pingup.errors import Unavailable, Unusable
@@ -24,7 +26,6 @@ from pingup.topics import Kind
 UNREACHABLE = 5
 # The processor's load is an average over the time before a measurement, so the first one waits a little.
 FIRST_SAMPLE = 1.0
-RETRY_PAUSE = 1.0
 
 
 class Agent:
@@ -41,8 +42,8 @@ class Agent:
         self._tuner = Tuner(settings, settings.home / "remote.json", self._identity.token)
         self._link = Link(settings, self._identity, self._clock, lambda: self._tuner.current.interval)
         self._collector = Collector(settings.broker)
-        self._outbox = Outbox()
-        self._discovery = Discovery(self._identity, self._outbox, self._tuner, self._clock)
+        self._spool = Spool(settings.home / "spool.db", settings.spool)
+        self._discovery = Discovery(self._identity.agent_id, self._spool, self._tuner, self._clock)
 
     async def run(self) -> None:
         """Report and obey until cancelled.
@@ -51,7 +52,7 @@ class Agent:
             Unusable: the broker does not let this agent in (exit code 4), or its directory can't be used.
         """
         await self._tuner.load()
-        async with Journal.open(self._settings.home / "journal.db") as journal:
+        async with Journal.open(self._settings.home / "journal.db") as journal, self._spool.open():
             await journal.interrupt()
             try:
                 await self._work(journal)
@@ -65,12 +66,15 @@ class Agent:
         reports = Reports(self._identity, self._link, journal, self._clock)
         actions = Actions(self._settings, self._tuner, self._discovery, self._clock)
         commands = Commands(self._identity, journal, actions, reports, self._clock)
-        inbox = Inbox(self._identity, self._tuner, commands, reports)
+        pace = Pace(self._settings.spool.rate, self._settings.spool.resend)
+        sender = Sender(self._identity, self._spool, self._link, pace)
+        inbox = Inbox(self._identity, self._tuner, commands, reports, sender)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._link.run(inbox), name="link")
             tasks.create_task(reports.run(), name="reports")
             tasks.create_task(self._measure(), name="measure")
-            tasks.create_task(self._send(), name="send")
+            tasks.create_task(self._spool.run(), name="spool")
+            tasks.create_task(sender.run(), name="sender")
             tasks.create_task(self._announce(), name="announce")
             tasks.create_task(self._discovery.run(), name="discovery")
             for number in range(WORKERS):
@@ -86,7 +90,8 @@ class Agent:
         try:
             async with self._link.session():
                 await asyncio.sleep(FIRST_SAMPLE)
-                if not await self._link.publish(Kind.METRICS, await self._sample()):
+                # Past the spool: it arrives now or not at all.
+                if not await self._link.publish(Kind.METRICS, self._identity.sign(await self._sample())):
                     raise Unavailable("the broker did not acknowledge the sample")
         except Unavailable as problem:
             raise Unusable(str(problem), UNREACHABLE) from problem
@@ -102,22 +107,12 @@ class Agent:
             late = loop.time() - due
             # In step, unless the settings have changed or the machine was asleep.
             due += tuning.interval if 0 <= late < tuning.interval else late + tuning.interval
-            self._outbox.put(Kind.METRICS, await self._sample())
+            self._spool.put(Kind.METRICS, await self._sample())
 
     async def _sample(self) -> bytes:
         now = self._clock.now()
         measurement = await self._collector.measure(self._tuner.current)
-        return self._identity.sign(messages.metrics(self._identity.agent_id, now, measurement))
-
-    async def _send(self) -> None:
-        """Bring what was measured to the broker, the oldest first."""
-        while True:
-            unsent = await self._outbox.oldest()
-            await self._link.connected.wait()
-            if await self._link.publish(unsent.kind, unsent.message):
-                self._outbox.sent(unsent)
-            else:
-                await asyncio.sleep(RETRY_PAUSE)
+        return messages.metrics(self._identity.agent_id, now, measurement)
 
     async def _announce(self) -> None:
         """Tell the server when the agent reports more or less often than it said at its birth."""

@@ -108,6 +108,19 @@ class ReconnectSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     limit: Annotated[float, Meta(gt=0)] = 60.0
 
 
+class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much is kept for the server at most, and how what has waited is sent.
+
+    `rate` is messages a second that are sent of those that waited through an outage. What has no receipt
+    after `resend` seconds is sent again, then after twice that time, and so on up to an hour.
+    """
+
+    max_messages: Annotated[int, Meta(ge=1, le=100_000_000)] = 100_000
+    max_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 256 * 1024 * 1024
+    rate: Annotated[float, Meta(ge=0.1, le=100_000)] = 200.0
+    resend: Annotated[float, Meta(ge=0.01, le=3600)] = 60.0
+
+
 class AgentSettings(Tuning, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All of an agent's settings.
 
@@ -132,6 +145,7 @@ class AgentSettings(Tuning, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     services: ServiceSettings = ServiceSettings()
     execute: ExecuteSettings = ExecuteSettings()
     reconnect: ReconnectSettings = ReconnectSettings()
+    spool: SpoolSettings = SpoolSettings()
 
     @property
     def home(self) -> Path:

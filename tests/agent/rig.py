@@ -23,11 +23,12 @@ from pingup.model import (
     CommandReport,
     ConfigReport,
     Message,
+    Numbering,
     StatusReport,
     TelemetryReport,
 )
 from pingup.signing import sign, verify
-from pingup.topics import down_commands, down_config, parse_up
+from pingup.topics import SYS_STATUS, down_commands, down_config, down_receipts, parse_up
 from tests.mosquitto import HOST, LISTENER, running_mosquitto
 
 ID = "edge-1"
@@ -141,6 +142,22 @@ class Server:
     async def sample(self, after: int = 0) -> TelemetryReport:
         return await self.expect(TelemetryReport, after=after)
 
+    async def numbered(self, seq: int, after: int = 0) -> Numbering:
+        """The first message with this number; how it was numbered."""
+
+        def fits(report: TelemetryReport) -> bool:
+            return report.numbering is not None and report.numbering.seq == seq
+
+        report = await self.expect(TelemetryReport, fits, after)
+        assert report.numbering is not None
+        return report.numbering
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of all numbered messages, in the order in which they came."""
+        reports = (message for message in self.messages if isinstance(message, TelemetryReport))
+        return [report.numbering.seq for report in reports if report.numbering is not None]
+
     async def report(self, command_id: str, *statuses: str, after: int = 0) -> CommandReport:
         return await self.expect(
             CommandReport,
@@ -183,6 +200,17 @@ class Server:
         body = {"agentId": ID, "version": version, "config": config, "updatedAt": rfc3339(now()), **members}
         await self.send(self._signing(msgspec.json.encode(body)), retain=retain, config=True)
 
+    async def receipt(self, stream: str, seq: int, signing: Signing | None = None, **members: Any) -> None:
+        """Say up to where everything has come."""
+        body = {"agentId": ID, "stream": stream, "seq": seq, "updatedAt": rfc3339(now()), **members}
+        payload = (signing or self._signing)(msgspec.json.encode(body))
+        await self._client.publish(down_receipts(ID), payload, qos=0)
+
+    async def status(self, status: str) -> None:
+        """Say that the server is there, or as the broker would that it is not."""
+        payload = msgspec.json.encode({"status": status, "at": rfc3339(now())})
+        await self._client.publish(SYS_STATUS, payload, qos=1, retain=True)
+
     async def settled(self) -> None:
         """Return once the agent has taken everything that was sent to it before."""
         await self.run("ping")
@@ -193,6 +221,28 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(LIMIT):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def counting() -> AsyncIterator[tuple[str, asyncio.Semaphore]]:
+    """An address to measure latency to, and a count of how often that was done."""
+    measured = asyncio.Semaphore(0)
+
+    def count(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        measured.release()
+        writer.close()
+
+    async with await asyncio.start_server(count, HOST, 0) as target:
+        yield f"{HOST}:{target.sockets[0].getsockname()[1]}", measured
+
+
+async def two_more(measured: asyncio.Semaphore) -> None:
+    """Wait until it was done two more times, so that the first of them is through."""
+    async with asyncio.timeout(LIMIT):
+        while not measured.locked():
+            await measured.acquire()
+        await measured.acquire()
+        await measured.acquire()
 
 
 def now() -> datetime:

@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from pingup.agent.journal import INTERRUPTED, Entry, Journal, JournalFull
-from pingup.agent.outbox import Outbox
 from pingup.errors import Unusable
 from pingup.model import CommandStatus
-from pingup.topics import Kind
 from tests.agent.rig import LIMIT
 
 NOW = datetime(2026, 2, 25, 10, tzinfo=UTC)
@@ -94,36 +92,3 @@ async def test_a_file_that_is_no_journal_is_a_clear_error(tmp_path: Path) -> Non
     with pytest.raises(Unusable, match=r"cannot use the journal .*journal\.db: file is not a database"):
         async with Journal.open(tmp_path / "journal.db"):
             pass
-
-
-# --- the outbox --------------------------------------------------------------------------------------
-
-
-async def test_unsent_messages_keep_their_order(tmp_path: Path) -> None:
-    outbox = Outbox()
-    for name in (b"1", b"2"):
-        outbox.put(Kind.METRICS, name)
-    first = await outbox.oldest()
-    assert await outbox.oldest() is first
-    outbox.sent(first)
-    assert (await outbox.oldest()).message == b"2"
-
-
-async def test_a_full_outbox_drops_the_oldest_and_says_how_many(caplog: pytest.LogCaptureFixture) -> None:
-    outbox = Outbox(max_messages=3)
-    for number in range(3):
-        outbox.put(Kind.METRICS, b"%d" % number)
-    being_sent = await outbox.oldest()
-    for number in range(3, 7):
-        outbox.put(Kind.METRICS, b"%d" % number)
-    # What was being sent while it was dropped takes no other with it.
-    outbox.sent(being_sent)
-    assert (await outbox.oldest()).message == b"4"
-    assert "4 messages were dropped" in caplog.text
-
-
-async def test_an_outbox_is_bounded_in_bytes_too() -> None:
-    outbox = Outbox(max_bytes=100)
-    for number in range(10):
-        outbox.put(Kind.DISCOVERY, b"%d" % number * 40)
-    assert (await outbox.oldest()).message == b"8" * 40

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from pingup.agent.spool_file import SpoolFile
 from pingup.model import StatusReport
-from tests.agent.rig import ID, LIMIT, OPEN_BROKER, SECRET, running_server, until
+from tests.agent.rig import ID, LIMIT, OPEN_BROKER, SECRET, counting, running_server, two_more, until
 from tests.mosquitto import HOST, LISTENER, free_port, running_mosquitto
 
 COMMAND = (sys.executable, "-m", "pingup", "agent", "run")
@@ -102,6 +103,27 @@ async def test_what_kill_9_interrupted_is_not_run_again_and_reported_as_failed(t
             await server.command("execute", {"argv": [str(append)]}, commandId=waiting)
             await server.settled()
     assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.mosquitto
+async def test_a_backlog_survives_kill_9_and_arrives_whole_after_the_restart(tmp_path: Path) -> None:
+    async with counting() as (target, measured):
+        options = ("--interval", "0.1", "--latency-target", target)
+        async with _running(tmp_path, free_port(), *options) as program:
+            for _ in range(3):
+                await two_more(measured)
+            program.kill()
+    file = SpoolFile.open(tmp_path / "agent" / "spool.db")
+    last = file.extent.last
+    file.close()
+    assert last >= 5  # The sixth may not have been through.
+    async with (
+        running_mosquitto(tmp_path, OPEN_BROKER) as broker,
+        running_server(broker.port) as server,
+        _running(tmp_path, broker.port, "--interval", "60"),
+    ):
+        await server.numbered(last)
+    assert server.numbers[:last] == list(range(1, last + 1))
 
 
 @pytest.mark.mosquitto

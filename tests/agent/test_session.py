@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiomqtt
 import pytest
 
+from pingup.agent.identity import identity_of
+from pingup.agent.link import Link
 from pingup.agent.run import Agent
+from pingup.clock import SystemClock
 from pingup.errors import Unusable
 from pingup.model import AgentKey, Algorithm, Sample, StatusReport, TelemetryReport
 from pingup.signing import Signer, attach, new_seed, token_of, verify
@@ -24,11 +26,13 @@ from tests.agent.rig import (
     OPEN_BROKER,
     SECRET,
     Cable,
+    counting,
     now,
     rig,
     running_agent,
     running_server,
     settings_of,
+    two_more,
     until,
 )
 from tests.mosquitto import HOST, LISTENER, LOG, find_program, running_mosquitto
@@ -102,36 +106,15 @@ async def test_no_answer_is_a_latency_of_its_own(tmp_path: Path) -> None:
     assert sample.latency is None
 
 
-@asynccontextmanager
-async def _counting() -> AsyncIterator[tuple[str, asyncio.Semaphore]]:
-    """An address to measure latency to, and a count of how often that was done."""
-    measured = asyncio.Semaphore(0)
-
-    def count(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        measured.release()
-        writer.close()
-
-    async with await asyncio.start_server(count, HOST, 0) as target:
-        yield f"{HOST}:{target.sockets[0].getsockname()[1]}", measured
-
-
-async def _two_more(measured: asyncio.Semaphore) -> None:
-    async with asyncio.timeout(LIMIT):
-        while not measured.locked():
-            await measured.acquire()
-        await measured.acquire()
-        await measured.acquire()
-
-
 async def test_what_was_measured_while_the_broker_was_away_arrives_later(tmp_path: Path) -> None:
     async with (
-        _counting() as (target, measured),
+        counting() as (target, measured),
         rig(tmp_path, interval=0.1, latency__target=target) as (server, cable, broker),
     ):
         cable.unplug()
         await server.expect(StatusReport, lambda status: not status.online)
         gone, seen = now(), len(server.messages)
-        await _two_more(measured)
+        await two_more(measured)
         cable.plug(broker)
         birth = await server.birth(after=seen)
         await server.expect(TelemetryReport, lambda report: gone < report.sent_at < birth.sent_at, after=seen)
@@ -139,19 +122,40 @@ async def test_what_was_measured_while_the_broker_was_away_arrives_later(tmp_pat
 
 async def test_a_message_whose_answer_was_cut_off_is_sent_again_at_once(tmp_path: Path) -> None:
     async with (
-        _counting() as (target, measured),
+        counting() as (target, measured),
         rig(tmp_path, interval=0.1, latency__target=target) as (server, cable, broker),
     ):
         await server.sample()
         cable.stall()
         stalled = now()
-        await _two_more(measured)
+        await two_more(measured)
         cable.unplug()
         await server.expect(StatusReport, lambda status: not status.online)
         seen = len(server.messages)
         cable.plug(broker)
         # Far sooner than the time that an answer may take.
         await server.expect(TelemetryReport, lambda report: report.sent_at > stalled, after=seen)
+
+
+async def test_a_message_is_given_up_only_when_its_session_is_over(tmp_path: Path) -> None:
+    cable = Cable()
+    async with running_mosquitto(tmp_path, OPEN_BROKER) as broker, cable.listening() as port:
+        cable.plug(broker.port)
+        settings = settings_of(tmp_path, port)
+        link = Link(settings, identity_of(settings), SystemClock(), lambda: 60.0)
+        async with link.session():
+            client = link._client
+            assert client is not None
+            cable.cut()
+            await until(client._disconnected.done)
+            # The client knows already, while the session has not yet been wound up.
+            assert not await link.publish(Kind.METRICS, b"{}")
+            delivering = asyncio.create_task(link.deliver(Kind.METRICS, b"{}"))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not delivering.done()
+        async with asyncio.timeout(LIMIT):
+            assert not await delivering
 
 
 async def test_an_ed25519_agent_signs_with_its_key_and_obeys_the_servers(tmp_path: Path) -> None:
