@@ -1,27 +1,34 @@
-"""The installed program as a user starts it, and clients that know nothing of its inside."""
+"""The installed program as a user starts it, and clients that know nothing of its inside.
+
+`PINGUP_TEST_BROKER=mosquitto` gives every server a Mosquitto in place of its embedded broker.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
 import os
 import re
+import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 import aiomqtt
 
+from tests import devices
+from tests.mosquitto import running_dynsec
+
+T = TypeVar("T")
+
 LIMIT = 20.0  # seconds that anything may take before a test gives up
+EMBEDDED, MOSQUITTO = "embedded", "mosquitto"
+BROKER = os.environ.get("PINGUP_TEST_BROKER", EMBEDDED)
 READY = re.compile(r"pingup ready http=(http://\S+) mqtt=mqtt://([^:\s]+):(\d+)")
 
 
@@ -54,6 +61,13 @@ async def start(*args: str, environ: dict[str, str] | None = None) -> asyncio.su
     )
 
 
+class Operator(NamedTuple):
+    """How a person logs in to the broker; the token is also the bearer for REST."""
+
+    user: str
+    token: str
+
+
 @dataclass
 class Running:
     """A server that is ready."""
@@ -64,6 +78,7 @@ class Running:
     mqtt_port: int
     directory: Path
     http: aiohttp.ClientSession
+    broker: str
 
     @property
     def admin_token(self) -> str:
@@ -82,17 +97,42 @@ class Running:
     async def register(self, agent_id: str, **members: Any) -> Device:
         """Register an agent by REST, and hold its credentials."""
         answer = await self.call("POST", "/api/v1/agents", {"id": agent_id, **members}, status=201)
-        return Device(self, agent_id, answer["credentials"]["secret"], answer["credentials"]["token"])
+        credentials = answer["credentials"]
+        return Device(agent_id, credentials["secret"], credentials["token"], server=self)
 
-    async def operator(self, scope: str = "read") -> str:
+    async def operator(self, scope: str = "read") -> Operator:
         """A new API token."""
         answer = await self.call("POST", "/api/v1/tokens", {"name": "test", "scope": scope}, status=201)
-        return str(answer["token"])
+        user = "operator" if self.broker == EMBEDDED else f"operator.{answer['id']}"
+        return Operator(user, answer["token"])
+
+    async def until_linked(self) -> None:
+        """Wait until the server has its broker: one outside keeps nothing for a server that never came."""
+        async with asyncio.timeout(LIMIT):
+            while self.broker != EMBEDDED:
+                async with self.http.get(f"{self.url}/health") as answer:
+                    if (await answer.json())["components"]["mqtt"]["status"] == "healthy":
+                        return
+                await asyncio.sleep(0.01)
+
+    async def watcher(self, scope: str = "read") -> aiomqtt.Client:
+        """A person's client, not yet connected."""
+        return self.mqtt(*await self.operator(scope))
 
     def mqtt(self, user: str, password: str, client_id: str | None = None, **options: Any) -> aiomqtt.Client:
         return aiomqtt.Client(
             self.mqtt_host, self.mqtt_port, username=user, password=password, identifier=client_id, **options
         )
+
+    async def soon(self, read: Callable[[], Awaitable[T]], is_there: Callable[[T], bool]) -> T:
+        """What a read finds once the server has what its broker has acknowledged.
+
+        That is at once, and is read just once, where the broker is the server's own.
+        """
+        async with asyncio.timeout(LIMIT):
+            while not is_there(found := await read()) and self.broker != EMBEDDED:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return found
 
     async def kill(self) -> None:
         self.process.kill()
@@ -107,46 +147,14 @@ class Running:
         return Ended(self.process.returncode, out.decode(), err.decode())
 
 
-def sign(body: str, secret: str) -> bytes:
-    """Sign a text that ends in a brace, as the contract says, with nothing but the standard library."""
-    digest = hmac.new(secret.encode(), body.encode(), hashlib.sha256).digest()
-    return f'{body[:-1]},"signature":"{base64.b64encode(digest).decode()}"{body[-1]}'.encode()
-
-
 @dataclass
-class Device:
-    """A stranger's agent: all that it knows is its credentials and the contract."""
+class Device(devices.Device):
+    """A stranger's agent with its way to the server."""
 
-    server: Running
-    id: str
-    secret: str
-    token: str
-    moment: datetime = field(default_factory=lambda: datetime.now(UTC) - timedelta(hours=1))
+    server: Running = field(kw_only=True)
 
     def mqtt(self, **options: Any) -> aiomqtt.Client:
         return self.server.mqtt(self.id, self.token, self.id, **options)
-
-    def next_moment(self) -> str:
-        self.moment += timedelta(milliseconds=1)
-        return self.moment.isoformat()
-
-    def sign(self, **members: Any) -> bytes:
-        """A signed message, its text put together by hand."""
-        body = json.dumps({"agentId": self.id, "timestamp": self.next_moment(), **members})
-        return sign(body, self.secret)
-
-    def sample(self, cpu: float = 1.0, **more: Any) -> bytes:
-        return self.sign(metrics={"cpu": cpu, **more}, status="online")
-
-    def verify(self, message: bytes) -> dict[str, Any]:
-        """The content of a message of the server, its signature checked by hand."""
-        found = re.search(rb',\s*"signature"\s*:\s*"([^"]+)"(?=\s*\}\s*$)', message)
-        assert found is not None
-        signed = message[: found.start()] + message[found.end() :]
-        digest = hmac.new(self.secret.encode(), signed, hashlib.sha256).digest()
-        assert base64.b64encode(digest) == found[1]
-        content: dict[str, Any] = json.loads(message)
-        return content
 
     async def publish(self, kind: str, *messages: bytes) -> None:
         """Publish with QoS 1 and wait for each PUBACK."""
@@ -154,31 +162,61 @@ class Device:
             for message in messages:
                 await client.publish(f"pingup/v1/up/{self.id}/{kind}", message, qos=1)
 
-    async def history(self, limit: int = 10_000) -> list[dict[str, Any]]:
-        path = f"/api/v1/metrics/{self.id}?limit={limit}"
-        answer = await self.server.call("GET", path)
-        samples: list[dict[str, Any]] = answer["metrics"]
-        return samples
+    async def history(self, count: int) -> list[dict[str, Any]]:
+        """The samples that are stored, newest first; there must be this many."""
+
+        async def read() -> list[dict[str, Any]]:
+            path = f"/api/v1/metrics/{self.id}?limit=10000"
+            samples: list[dict[str, Any]] = (await self.server.call("GET", path))["metrics"]
+            return samples
+
+        found = await self.server.soon(read, lambda samples: len(samples) >= count)
+        assert len(found) == count
+        return found
 
 
 @asynccontextmanager
 async def serving(
-    directory: Path, *args: str, environ: dict[str, str] | None = None
+    directory: Path, *args: str, environ: dict[str, str] | None = None, broker: str = BROKER
 ) -> AsyncIterator[Running]:
     """`pingup serve` on free ports, ready; killed at the end if it still runs."""
-    flags = ("--data-dir", str(directory), "--http-port", "0", "--mqtt-port", "0")
-    process = await start("serve", *flags, *args, environ=environ)
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(LIMIT):
-            line = (await process.stdout.readline()).decode()
-        found = READY.match(line)
-        if found is None:
-            _, err = await process.communicate()
-            raise AssertionError(f"the server did not start: {line}{err.decode()}")
-        async with aiohttp.ClientSession() as http:
-            yield Running(process, found[1], found[2], int(found[3]), directory, http)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
+    async with broker_for(directory, broker) as settings:
+        flags = ("--data-dir", str(directory), "--http-port", "0", "--mqtt-port", "0")
+        process = await start("serve", *flags, *args, environ={**settings, **(environ or {})})
+        try:
+            assert process.stdout is not None
+            async with asyncio.timeout(LIMIT):
+                line = (await process.stdout.readline()).decode()
+            found = READY.match(line)
+            if found is None:
+                _, err = await process.communicate()
+                raise AssertionError(f"the server did not start: {line}{err.decode()}")
+            async with aiohttp.ClientSession() as http:
+                running = Running(process, found[1], found[2], int(found[3]), directory, http, broker)
+                await running.until_linked()
+                yield running
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+
+
+@asynccontextmanager
+async def broker_for(directory: Path, broker: str = BROKER) -> AsyncIterator[dict[str, str]]:
+    """The broker of the server with this data directory; gives the settings, as environment, that lead there.
+
+    A Mosquitto keeps what it has beside the data directory, and has it again when the server starts again.
+    """
+    if broker == EMBEDDED:
+        yield {}
+        return
+    home = directory.with_name(f"{directory.name}.mosquitto")
+    home.mkdir(exist_ok=True)
+    password = home / "server.password"
+    if not password.exists():
+        password.write_text(secrets.token_urlsafe(16))
+    async with running_dynsec(home) as mosquitto:
+        yield {
+            "PINGUP_MQTT__URL": mosquitto.url("server", password.read_text()),
+            "PINGUP_MQTT__CONTROL_URL": mosquitto.control_url,
+        }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shlex
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journey.program import LIMIT, run, serving, start
+from tests.journey.program import LIMIT, MOSQUITTO, broker_for, run, serving, start
 from tests.mosquitto import find_program
 
 FREE = ("--http-port", "0", "--mqtt-port", "0")
@@ -181,6 +182,18 @@ async def test_help_lists_the_commands_without_loading_them() -> None:
         assert f" {package}\n" not in ended.err
 
 
+async def read_until(process: asyncio.subprocess.Process, pattern: str) -> str:
+    """What a program says until a pattern is in it."""
+    assert process.stdout is not None
+    text = ""
+    async with asyncio.timeout(LIMIT):
+        while not re.search(pattern, text):
+            line = await process.stdout.readline()
+            assert line, f"the program has ended: {text}"
+            text += line.decode()
+    return text
+
+
 async def test_the_demo_shows_live_values_and_its_lines_can_be_copied(tmp_path: Path) -> None:
     curl, watch = find_program("curl"), find_program("mosquitto_sub")
     with socket.socket() as taken:
@@ -188,12 +201,8 @@ async def test_the_demo_shows_live_values_and_its_lines_can_be_copied(tmp_path: 
         taken.listen()
         port = str(taken.getsockname()[1])
         process = await start("demo", "--http-port", port, "--mqtt-port", "0")
-        assert process.stdout is not None
         try:
-            text = ""
-            async with asyncio.timeout(LIMIT):
-                while not re.search(r"demo-gateway +cpu", text):
-                    text += (await process.stdout.readline()).decode()
+            text = await read_until(process, r"demo-gateway +cpu")
             lines = [
                 shlex.split(line)
                 for line in text.splitlines()
@@ -219,6 +228,34 @@ async def test_the_demo_shows_live_values_and_its_lines_can_be_copied(tmp_path: 
     assert process.returncode == 0
     assert f"port {port} is in use" in err.decode()
     assert "Traceback" not in err.decode()
+
+
+@pytest.mark.mosquitto
+async def test_the_demo_shows_the_same_over_a_broker_elsewhere(tmp_path: Path) -> None:
+    watch = find_program("mosquitto_sub")
+    async with broker_for(tmp_path / "demo", MOSQUITTO) as settings:
+        url = settings.pop("PINGUP_MQTT__URL")
+        process = await start("demo", "--http-port", "0", "--mqtt-url", url, environ=settings)
+        try:
+            text = await read_until(process, r"demo-gateway +cpu")
+            (line,) = (line for line in text.splitlines() if "mosquitto_sub " in line)
+            done = await asyncio.create_subprocess_exec(
+                watch, *shlex.split(line)[1:], "-C", "3", "-W", "10", stdout=asyncio.subprocess.PIPE
+            )
+            assert "pingup/v1/live/demo-" in (await done.communicate())[0].decode()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(LIMIT):
+                _, err = await process.communicate()
+    assert (process.returncode, err.decode().count("Traceback")) == (0, 0), err.decode()
+
+
+async def test_the_demo_says_what_its_agents_lack_at_a_broker_elsewhere() -> None:
+    ended = await run("demo", *FREE, "--mqtt-url", "mqtt://server:secret@127.0.0.1:1")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert "PINGUP_MQTT__CONTROL_URL" in ended.err
+    assert "secret" not in ended.err
 
 
 async def test_the_demo_ends_by_itself_after_its_duration() -> None:

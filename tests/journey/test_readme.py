@@ -7,7 +7,8 @@ import re
 import sys
 from pathlib import Path
 
-from tests.journey.program import LIMIT, Running
+from tests.journey.conftest import OVER_BOTH
+from tests.journey.program import LIMIT, Device, Running
 from tests.mosquitto import find_program
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,7 @@ def here(script: str, server: Running) -> str:
     )
 
 
+@OVER_BOTH
 async def test_a_device_in_five_lines_of_shell(server: Running, tmp_path: Path) -> None:
     for program in ("openssl", "mosquitto_pub", "curl"):
         find_program(program)
@@ -50,11 +52,12 @@ async def test_a_device_in_five_lines_of_shell(server: Running, tmp_path: Path) 
     found = re.search(r'"secret":"([^"]+)"', answer), re.search(r'"token":"([^"]+)"', answer)
     assert found[0] is not None
     assert found[1] is not None
+    device = Device("my-device", found[0][1], found[1][1], server=server)
     script = shell_block("Connect your own device", "mosquitto_pub")
     assert len(script.strip().splitlines()) == 5
-    script = script.replace("SECRET=... TOKEN=...", f"SECRET={found[0][1]} TOKEN={found[1][1]}")
+    script = script.replace("SECRET=... TOKEN=...", f"SECRET={device.secret} TOKEN={device.token}")
     await sh(here(script, server), tmp_path)
-    (sample,) = (await server.call("GET", "/api/v1/metrics/my-device"))["metrics"]
+    (sample,) = await device.history(1)
     assert (sample["cpu"], sample["temperature"]) == (12.5, 21)
 
 
@@ -84,10 +87,10 @@ async def test_the_readmes_agent_line_starts_an_agent(server: Running, tmp_path:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(LIMIT), server.mqtt("operator", await server.operator()) as watching:
+        async with asyncio.timeout(LIMIT), await server.watcher() as watching:
             await watching.subscribe("pingup/v1/live/my-device/metrics")
             await anext(watching.messages)
     finally:
         process.terminate()
         await process.communicate()
-    assert len(await device.history()) >= 1
+    assert (await server.call("GET", f"/api/v1/metrics/{device.id}"))["metrics"]

@@ -13,7 +13,9 @@ from typing import Any
 import aiomqtt
 import duckdb
 
-from tests.journey.program import LIMIT, Device, Running, serving, sign
+from tests.devices import sign
+from tests.journey.conftest import OVER_BOTH
+from tests.journey.program import EMBEDDED, LIMIT, Device, Running, serving
 
 HOSTS = [{"ip": "192.168.1.1", "latency": 2, "ports": [80, 443]}]
 
@@ -27,11 +29,12 @@ def stored(directory: Path, agent_id: str) -> list[float]:
     return [cpu for (cpu,) in rows]
 
 
+@OVER_BOTH
 async def test_a_sample_published_by_a_strangers_client_is_in_the_history(server: Running) -> None:
     device = await server.register("AGENT-001")
     message = device.sample(12.5, ram=43.2, disk=71.4, latency=8, temperature=21.25)
     await device.publish("metrics", message)
-    (sample,) = await device.history()
+    (sample,) = await device.history(1)
     timestamp = sample.pop("timestamp")
     assert timestamp.endswith("Z")
     assert sample == {
@@ -47,7 +50,11 @@ async def test_a_sample_published_by_a_strangers_client_is_in_the_history(server
 async def test_a_scan_published_by_mqtt_is_the_latest_discovery(server: Running) -> None:
     device = await server.register("AGENT-001")
     await device.publish("discovery", device.sign(discovery={"hosts": HOSTS, "duration": 15230}))
-    latest = (await server.call("GET", "/api/v1/discovery/AGENT-001/latest"))["discovery"]
+
+    async def read_latest() -> Any:
+        return (await server.call("GET", "/api/v1/discovery/AGENT-001/latest"))["discovery"]
+
+    latest = await server.soon(read_latest, bool)
     assert (latest["duration"], latest["hosts"]) == (15230, HOSTS)
 
 
@@ -55,10 +62,11 @@ async def test_the_same_sample_by_mqtt_and_by_rest_is_stored_once(server: Runnin
     device = await server.register("AGENT-001")
     message = device.sample()
     await device.publish("metrics", message, message)
+    await device.history(1)
     headers = {"Authorization": f"Bearer {device.token}", "Content-Type": "application/json"}
     async with server.http.post(server.url + "/api/v1/metrics", data=message, headers=headers) as answer:
         assert (answer.status, (await answer.json())["duplicate"]) == (200, True)
-    assert len(await device.history()) == 1
+    await device.history(1)
 
 
 async def test_a_batch_is_stored_sample_by_sample(server: Running) -> None:
@@ -68,7 +76,7 @@ async def test_a_batch_is_stored_sample_by_sample(server: Running) -> None:
         for number in range(100)
     ]
     await device.publish("metrics", device.sign(samples=samples))
-    assert sorted(sample["cpu"] for sample in await device.history()) == list(range(100))
+    assert sorted(sample["cpu"] for sample in await device.history(100)) == list(range(100))
 
 
 async def flood(device: Device, on_acknowledged: Callable[[int], Awaitable[None]]) -> list[float]:
@@ -89,7 +97,7 @@ async def flood(device: Device, on_acknowledged: Callable[[int], Awaitable[None]
 
 
 async def test_what_was_acknowledged_is_stored_once_after_kill_9_in_the_middle(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server:
+    async with serving(tmp_path, broker=EMBEDDED) as server:
         device = await server.register("AGENT-001")
 
         async def kill_in_the_middle(count: int) -> None:
@@ -101,13 +109,13 @@ async def test_what_was_acknowledged_is_stored_once_after_kill_9_in_the_middle(t
     assert 300 <= len(acknowledged) < 1000
     assert set(acknowledged) <= set(found)
     assert len(found) == len(set(found))
-    async with serving(tmp_path) as again:
+    async with serving(tmp_path, broker=EMBEDDED) as again:
         device.server = again
-        assert sorted(sample["cpu"] for sample in await device.history()) == sorted(found)
+        assert sorted(sample["cpu"] for sample in await device.history(len(found))) == sorted(found)
 
 
 async def test_a_stop_under_load_loses_nothing_acknowledged(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server:
+    async with serving(tmp_path, broker=EMBEDDED) as server:
         device = await server.register("AGENT-001")
 
         async def stop_in_the_middle(count: int) -> None:
@@ -163,7 +171,7 @@ async def test_bad_messages_by_mqtt_are_acknowledged_counted_and_never_stored(se
     rejects: list[dict[str, Any]] = []
     async with (
         asyncio.timeout(LIMIT),
-        server.mqtt("operator", await server.operator()) as watching,
+        await server.watcher() as watching,
         device.mqtt() as client,
     ):
         await watching.subscribe("pingup/v1/sys/rejects")
@@ -178,7 +186,7 @@ async def test_bad_messages_by_mqtt_are_acknowledged_counted_and_never_stored(se
                 break
     assert {reject["agentId"] for reject in rejects} == {"AGENT-001"}
     assert all(reject["reason"] and reject["topic"] and reject["at"] for reject in rejects)
-    assert [sample["cpu"] for sample in await device.history()] == [77]
+    assert [sample["cpu"] for sample in await device.history(1)] == [77]
 
 
 async def test_bad_messages_by_rest_get_a_problem_document(server: Running) -> None:
@@ -194,17 +202,17 @@ async def test_bad_messages_by_rest_get_a_problem_document(server: Running) -> N
     message = device.sample(77)
     async with server.http.post(server.url + "/api/v1/metrics", data=message, headers=headers) as answer:
         assert answer.status == 201
-    assert [sample["cpu"] for sample in await device.history()] == [77]
+    assert [sample["cpu"] for sample in await device.history(1)] == [77]
     ended = await server.stop()
     assert ended.code == 0
     assert "Traceback" not in ended.err
 
 
+@OVER_BOTH
 async def test_live_values_reach_a_person_with_a_read_token(server: Running) -> None:
     device = await server.register("AGENT-001")
-    token = await server.operator("read")
-    async with asyncio.timeout(LIMIT), server.mqtt("operator", token) as watching:
-        await watching.subscribe("pingup/v1/#")
+    async with asyncio.timeout(LIMIT), await server.watcher("read") as watching:
+        await watching.subscribe([(f"pingup/v1/{below}", 0) for below in ("#", "live/#", "sys/#")])
         await device.publish("metrics", device.sample(12.5))
         async for message in watching.messages:
             assert str(message.topic).startswith(("pingup/v1/live/", "pingup/v1/sys/"))

@@ -1,0 +1,1 @@
+"""One suite for every broker that Pingup runs with: what the contract promises, seen through the broker."""
