@@ -49,6 +49,10 @@ coverage: $(DEV) ## all tests, and what of the code they ran; details in htmlcov
 bench: $(DEV) ## measure speed and memory
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
+.PHONY: faults
+faults: $(DEV) ## break everything for real, and count what is lost  (ARGS="--only 'disk full' --runs 3")
+	@$(BIN)/python -m tests.faults $(ARGS)
+
 .PHONY: check
 check: lint ## all that is checked without running: lint, format, types, layers
 	@$(BIN)/ruff format --check .
