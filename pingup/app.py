@@ -140,7 +140,7 @@ def _broker(settings: MqttSettings, keyring: Keyring, crew: Crew, clock: Clock) 
 def _edge(services: Services, accounts: Accounts | None, clock: Clock) -> Edge:
     """The server, as its broker sees it."""
 
-    def connected(_is_known: bool) -> None:
+    def connected() -> None:
         services.commands.reachable()
         if accounts is not None:
             accounts.compare()

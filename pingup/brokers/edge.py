@@ -45,15 +45,15 @@ class Edge(msgspec.Struct, frozen=True):
     """The server, seen from a broker.
 
     `on_listening` is told the id of each agent that gets its commands from now on; `on_connected` each time
-    that the link to a broker is there (again), and whether the broker still knows our session. `status` makes
-    what is retained on `sys/status`: the server's birth, its goodbye and its will. `may_connect` is waited
+    that the link to a broker is there (again), which may have forgotten what it retained. `status` makes what
+    is retained on `sys/status`: the server's birth, its goodbye and its will. `may_connect` is waited
     for before the first connection to a broker elsewhere: there the server needs an account like anybody.
     """
 
     ingest: Ingest
     rejects: Rejects
     on_listening: Callable[[str], None]
-    on_connected: Callable[[bool], None]
+    on_connected: Callable[[], None]
     status: Callable[[str], bytes]
     may_connect: Callable[[], Awaitable[None]] = _at_once
 

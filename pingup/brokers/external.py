@@ -170,7 +170,7 @@ class External:
         self._say(connection, edge, ONLINE)
         if self._unsaid:
             self._may_say.set()
-        edge.on_connected(terms.session_present)
+        edge.on_connected()
 
     def _say(self, connection: Connection, edge: Edge, status: str) -> None:
         connection.send(SYS_STATUS, edge.status(status), retain=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from aiohttp import hdrs, web
 
-from pingup.http import internal
-from pingup.http.access import guarded
+from pingup.http.access import Route, guarded
 from pingup.http.bodies import expect_nothing_yet
 from pingup.http.context import CONTEXT, Context
 from pingup.http.middleware import answer_problems
@@ -16,10 +15,17 @@ def make_app(context: Context) -> web.Application:
     """The application over these services; every call goes through the access that its route names."""
     app = web.Application(middlewares=[answer_problems])
     app[CONTEXT] = context
-    token = context.internal_token
-    for route in ROUTES if token is None else (*ROUTES, *internal.routes(token)):
+    for route in (*ROUTES, *_internal_routes(context.internal_token)):
         handle = guarded(route)
         app.router.add_route(route.method, route.path, handle, expect_handler=expect_nothing_yet)
         if route.method == hdrs.METH_GET:
             app.router.add_route(hdrs.METH_HEAD, route.path, handle, expect_handler=expect_nothing_yet)
     return app
+
+
+def _internal_routes(token: str | None) -> tuple[Route, ...]:
+    if token is None:
+        return ()
+    from pingup.http import internal  # late: few brokers ask
+
+    return internal.routes(token)

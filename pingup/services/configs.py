@@ -104,7 +104,7 @@ class Configs:
             self._errands.call(version.agent_id)
 
     def forgotten(self) -> None:
-        """The broker has lost what was retained: everything is published anew."""
+        """The broker may have lost what was retained: everything is published anew."""
         self._is_forgotten.set()
 
     async def run(self) -> None:

@@ -193,7 +193,7 @@ def edge(
     rejects: CountedRejects,
     *,
     on_listening: Callable[[str], None] = print,
-    on_connected: Callable[[bool], None] = print,
+    on_connected: Callable[[], None] = print,
 ) -> Edge:
     """The server, as the broker sees it."""
     return Edge(ingest, rejects, on_listening, on_connected, str.encode)

@@ -54,9 +54,11 @@ class Link:
         self._connected = asyncio.Event()
         self._edge = edge(self.ingest, self.rejects, on_connected=self._note)
 
-    def _note(self, is_known: bool) -> None:
+    def _note(self) -> None:
         self.at_connect()
-        self.sessions.append(is_known)
+        connection = self.external._connection
+        assert connection is not None
+        self.sessions.append(connection.terms.session_present)
         self._connected.set()
 
     @asynccontextmanager

@@ -203,9 +203,7 @@ async def test_the_server_is_announced_at_every_connect_and_says_goodbye(mosquit
         assert await hear(late, 1) == [(SYS_STATUS, b"offline", True)]
 
 
-async def test_the_edge_is_told_of_every_connection_and_whether_the_broker_forgot(
-    mosquitto: Mosquitto,
-) -> None:
+async def test_the_edge_is_told_of_every_connection_and_the_session_is_kept(mosquitto: Mosquitto) -> None:
     async with linked(mosquitto.port) as link:
         _cut(link)
         await link.connects(2)

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from pingup.errors import Unstorable
 from pingup.model import Deposit, Fate, Run
-from pingup.services.ledger import Ledger
+from pingup.services.ledger import MAX_STREAMS, Ledger
 from pingup.storage.duckdb import DuckDBTelemetry
-from pingup.storage.duckdb.sequences import MAX_RUNS, MAX_STREAMS, Sequences
+from pingup.storage.duckdb.sequences import MAX_STORED_RUNS, Sequences
 from tests.contract.telemetry_examples import all_samples, at, opened, sample, start_process
 
 # Stores one numbered sample after the other and tells of each once it is committed; ends when stdin does.
@@ -183,12 +183,12 @@ async def test_of_an_agent_the_streams_heard_of_last_are_kept(telemetry: DuckDBT
 async def test_of_a_stream_the_highest_runs_are_kept_and_the_ledger_knows_that_there_were_more(
     telemetry: DuckDBTelemetry,
 ) -> None:
-    for start in range(0, 2 * MAX_RUNS, 2000):
-        seqs = range(2 * start + 1, 2 * min(start + 2000, 2 * MAX_RUNS), 2)
+    for start in range(0, 2 * MAX_STORED_RUNS, 2000):
+        seqs = range(2 * start + 1, 2 * min(start + 2000, 2 * MAX_STORED_RUNS), 2)
         await telemetry.store([Deposit((), run(seq, low_at=at(0), high_at=at(0))) for seq in seqs])
     await compact(telemetry)
     runs = await telemetry.runs()
-    assert (len(runs), max(one.low for one in runs)) == (MAX_RUNS, 4 * MAX_RUNS - 1)
+    assert (len(runs), max(one.low for one in runs)) == (MAX_STORED_RUNS, 4 * MAX_STORED_RUNS - 1)
     ledger = Ledger()
     ledger.load(runs)
     (stream,) = ledger.streams("A")

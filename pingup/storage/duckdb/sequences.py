@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 import duckdb
 
 from pingup.model import Deposit, Fate, Run
+from pingup.services.ledger import MAX_STREAMS
+from pingup.services.runs import MAX_RUNS
 from pingup.storage.duckdb.faults import refusing_values
 from pingup.storage.duckdb.tables import Row, aware, naive
 
-MAX_STREAMS = 16  # of an agent
-# One more than anybody asks for, so that who reads them can tell whether there were more.
-MAX_RUNS = 4096 + 1  # of a stream and fate
+# One more than the ledger keeps, so that it can tell whether there were more.
+MAX_STORED_RUNS = MAX_RUNS + 1  # of a stream and fate
 COMPACT_AT = 20_000  # rows appended, at least
 
 # DuckDB counts a growing frame with a FILTER in quadratic time, and sums it in linear time.
@@ -119,7 +120,7 @@ class Sequences:
         Returns:
             How many rows are left.
         """
-        self._cursor.execute(_COMPACTED.format(max_streams=MAX_STREAMS, max_runs=MAX_RUNS))
+        self._cursor.execute(_COMPACTED.format(max_streams=MAX_STREAMS, max_runs=MAX_STORED_RUNS))
         self._cursor.execute("DELETE FROM sequences")
         self._cursor.execute("INSERT INTO sequences FROM compacted")
         self._cursor.execute("DROP TABLE compacted")
