@@ -16,7 +16,7 @@ from pingup.errors import Reason
 from pingup.topics import Kind
 
 
-class Inbound(msgspec.Struct, frozen=True):
+class Inbound(msgspec.Struct, frozen=True, gc=False):
     """A message as it came in, before anybody looked into it.
 
     `agent_id` is what the topic or the credential says, not the payload. `kind` is what the topic or the
@@ -35,7 +35,7 @@ class Inbound(msgspec.Struct, frozen=True):
 # --- telemetry -------------------------------------------------------------------------------------
 
 
-class Sample(msgspec.Struct, frozen=True):
+class Sample(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """One measurement of an agent: a row of the table `metrics`, in the order of its columns.
 
     `latency` is whole milliseconds in int32, None for "no answer". `extra` holds the further metrics as the
@@ -52,7 +52,7 @@ class Sample(msgspec.Struct, frozen=True):
     extra: str | None = None
 
 
-class Host(msgspec.Struct, frozen=True, omit_defaults=True):
+class Host(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One host that a scan found. `latency` is whole milliseconds, None for "no answer"."""
 
     ip: str
@@ -63,7 +63,7 @@ class Host(msgspec.Struct, frozen=True, omit_defaults=True):
     vendor: str | None = None
 
 
-class Scan(msgspec.Struct, frozen=True):
+class Scan(msgspec.Struct, frozen=True, gc=False):
     """One discovery run of an agent; an empty one counts too. `duration` is whole milliseconds in int32."""
 
     agent_id: str
@@ -75,7 +75,7 @@ class Scan(msgspec.Struct, frozen=True):
 Record = Sample | Scan
 
 
-class Numbering(msgspec.Struct, frozen=True):
+class Numbering(msgspec.Struct, frozen=True, gc=False):
     """How an agent that keeps a spool has numbered a message (contract, section 4).
 
     `stream` names the spool, `seq` counts its messages from 1, `first` is the lowest that it still holds:
@@ -94,7 +94,7 @@ class Fate(StrEnum):
     REFUSED = "refused"
 
 
-class Run(msgspec.Struct, frozen=True):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """Messages of one stream and one fate, numbered `low` to `high`, both included; it may be only one.
 
     `low_at` is the oldest moment in the message `low` and `high_at` the newest in `high`, by the agent's
@@ -113,7 +113,7 @@ class Run(msgspec.Struct, frozen=True):
     received_at: datetime
 
 
-class Deposit(msgspec.Struct, frozen=True):
+class Deposit(msgspec.Struct, frozen=True, gc=False):
     """What one message brings to the store: its records, and if it is numbered which one it is.
 
     A refused message that is numbered brings no records.
@@ -150,7 +150,7 @@ class Span(msgspec.Struct, frozen=True):
 # --- what agents say beside telemetry --------------------------------------------------------------
 
 
-class TelemetryReport(msgspec.Struct, frozen=True):
+class TelemetryReport(msgspec.Struct, frozen=True, gc=False):
     """A decoded metrics message, metrics batch or scan. `sent_at` is the outer timestamp.
 
     `batch` tells a batch from a single sample; its samples are judged one by one for time and repeats.

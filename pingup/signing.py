@@ -28,6 +28,14 @@ _SPACE = rb"[ \t\r\n]*"
 _SIGNATURE = re.compile(
     rb',%(s)s"signature"%(s)s:%(s)s"([A-Za-z0-9+/]+={0,2})"%(s)s\}%(s)s\Z'.replace(b"%(s)s", _SPACE)
 )
+# The same in the usual writing: `,"signature":"`, 44 characters of base64, `"}`.
+_MEMBER = b',"signature":"'
+_SIGNATURE_SIZE = 44 + 2
+_MEMBER_SIZE = len(_MEMBER) + _SIGNATURE_SIZE
+_TURNOVER = 64
+_BLOCK = 64  # bytes of a block of SHA-256
+_INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
 _TOKEN_CONTEXT = b"pingup/v1/token"
 SECRET_MIN_LENGTH = 32
 
@@ -70,6 +78,62 @@ def _is_right(signed: bytes, signature: bytes, key: AgentKey) -> bool:
             return False
         return True
     return False
+
+
+class Verifier:
+    """`verify`, at a third of its cost for agents with HMAC that were heard of before.
+
+    HMAC hashes its key twice before it comes to the message. Of so many agents the two states of the hash
+    after that are kept, about 1 KB each (RFC 2104, section 4).
+    """
+
+    def __init__(self, max_agents: int = 16_384) -> None:
+        self._max_agents = max_agents
+        self._keyed: dict[str, _Keyed] = {}
+        self._missed = 0
+
+    def verify(self, message: bytes, key: AgentKey) -> None:
+        """As `verify`."""
+        keyed = self._keyed.get(key.agent_id)
+        if keyed is not None and keyed.key is key and keyed.signed(message):
+            return
+        # Everything else, and the words for what is wrong.
+        verify(message, key)
+        if key.algorithm is Algorithm.HMAC_SHA256 and key.secret is not None:
+            self._remember(key, key.secret.encode())
+
+    def _remember(self, key: AgentKey, secret: bytes) -> None:
+        if key.agent_id not in self._keyed and len(self._keyed) >= self._max_agents:
+            # In a fleet that is larger by far each would drive out another; so only a few do.
+            self._missed += 1
+            if self._missed % _TURNOVER:
+                return
+            del self._keyed[next(iter(self._keyed))]
+        self._keyed[key.agent_id] = _Keyed(key, secret)
+
+
+class _Keyed:
+    """The two states of SHA-256 after an HMAC's key."""
+
+    __slots__ = ("_inner", "_outer", "key")
+
+    def __init__(self, key: AgentKey, secret: bytes) -> None:
+        self.key = key
+        if len(secret) > _BLOCK:
+            secret = hashlib.sha256(secret).digest()
+        padded = secret.ljust(_BLOCK, b"\0")
+        self._inner = hashlib.sha256(padded.translate(_INNER_PAD))
+        self._outer = hashlib.sha256(padded.translate(_OUTER_PAD))
+
+    def signed(self, message: bytes) -> bool:
+        """Whether the message ends in the usual writing of this key's signature; False may be any other."""
+        if message[-_MEMBER_SIZE:-_SIGNATURE_SIZE] != _MEMBER or message[-2:] != b'"}':
+            return False
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message[:-_MEMBER_SIZE] + b"}")
+        outer.update(inner.digest())
+        expected = binascii.b2a_base64(outer.digest(), newline=False)
+        return hmac.compare_digest(expected, message[-_SIGNATURE_SIZE:-2])
 
 
 def hmac_signature(secret: str, signed: bytes) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 
 ROOT = "pingup/v1"
 SYS_STATUS = f"{ROOT}/sys/status"
@@ -41,6 +42,9 @@ class Live(StrEnum):
 _KINDS = {kind.value: kind for kind in Kind}
 _UP = f"{ROOT}/up/"
 UP_ALL = f"{_UP}#"
+_LONGEST_UP = len(_UP) + 64 + 1 + max(map(len, Kind))
+_LIVE = f"{ROOT}/live/"
+_METRICS = f"/{Live.METRICS.value}"
 
 
 def is_agent_id(text: str) -> bool:
@@ -75,8 +79,18 @@ def live(agent_id: str, what: Live) -> str:
     return f"{ROOT}/live/{agent_id}/{what.value}"
 
 
+def is_live_metrics(topic: str) -> bool:
+    """Whether samples are shown on this topic."""
+    return topic.startswith(_LIVE) and topic.endswith(_METRICS)
+
+
 def parse_up(topic: str) -> tuple[str, Kind] | None:
     """The agent and the kind that an `up` topic names, or None if it is none of ours."""
+    return _parse_up(topic) if len(topic) <= _LONGEST_UP else None
+
+
+@lru_cache(maxsize=16_384)
+def _parse_up(topic: str) -> tuple[str, Kind] | None:
     if not topic.startswith(_UP):
         return None
     agent_id, _, last = topic[len(_UP) :].partition("/")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pingup.codec import MAX_EXTRA_BYTES
+from pingup.codec.limits import MAX_EXTRA_BYTES
 from pingup.crew import Crew
 from pingup.errors import Reason, Rejected, Unavailable
 from pingup.model import Deposit, Host, Record, Sample, Scan

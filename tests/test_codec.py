@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pingup import codec
+from pingup.codec import reading
+from pingup.codec.samples import parse_plain
 from pingup.errors import Reason, Rejected
 from pingup.model import (
     CommandReport,
@@ -320,3 +322,127 @@ def test_every_finite_metric_comes_back_as_it_was_sent(extra: dict[str, float], 
 def test_the_bounds_check_never_fails_otherwise_than_by_refusing(parts: list[str]) -> None:
     with contextlib.suppress(Rejected):
         codec.check_bounds("".join(parts).encode())
+
+
+# --- the plain way and the general one ---------------------------------------------------------------
+
+_numbers = st.sampled_from(
+    [
+        "0",
+        "-0",
+        "1",
+        "-1",
+        "1.5",
+        "-2.5",
+        "0.49999999999999994",
+        "2.5",
+        "1e3",
+        "1E+3",
+        "1e-400",
+        "1e308",
+        "1e309",
+        "2147483646.5",
+        "2147483647",
+        "2147483647.5",
+        "9007199254740993",
+        "9223372036854775807",
+        "9223372036854775808",
+        "-9223372036854775809",
+        "18446744073709551615",
+        "18446744073709551616",
+        "1e18",
+        "1e19",
+        "1e25",
+        "1e400",
+        "null",
+        "true",
+        "01",
+        ".5",
+        "1.",
+        "NaN",
+        "Infinity",
+    ]
+) | st.floats(allow_nan=False, allow_infinity=False).map(repr)
+_names = st.sampled_from(["cpu", "ram", "disk", "latency", "temp", "fan", "größe", "status", "timestamp", ""])
+_statuses = st.sampled_from(['"online"', '"on line"', '""', '"ok"', f'"{"a" * 33}"', "null", '"Ö"'])
+_times = st.sampled_from(
+    [
+        "2026-02-25T10:00:00Z",
+        "2026-02-25T10:00:00.123456+05:30",
+        "2026-02-25T10:00:00",
+        "0001-01-01T00:00:00+10:00",
+        "x",
+    ]
+).map(lambda text: f'"{text}"')
+_metrics = st.lists(st.tuples(_names, _numbers), max_size=5).map(
+    lambda pairs: "{" + ",".join(f'"{name}":{number}' for name, number in pairs) + "}"
+)
+_samples = st.lists(
+    st.builds('{{"timestamp":{},"metrics":{},"status":{}}}'.format, _times, _metrics, _statuses), max_size=3
+).map(lambda samples: f"[{','.join(samples)}]")
+_further = st.sampled_from(
+    [
+        '"stream":"s"',
+        '"stream":""',
+        '"seq":1',
+        '"seq":0',
+        '"seq":1.0',
+        '"first":2',
+        '"room":"x"',
+        '"room":[[[[[[[[]]]]]]]]',
+        '"room":1e999',
+        f'"room":{"9" * 30}',
+        '"signature":"S"',
+        '"signature":1',
+        '"agentId":"B"',
+    ]
+)
+
+
+@st.composite
+def metrics_messages(draw: st.DrawFn) -> bytes:
+    """Texts that are metrics messages, or nearly."""
+    members = ['"agentId":"A"', f'"timestamp":{draw(_times)}']
+    if draw(st.booleans()):
+        members += [f'"metrics":{draw(_metrics)}', f'"status":{draw(_statuses)}']
+    twice = _metrics.map('"metrics":{}'.format) | _statuses.map('"status":{}'.format)
+    members += draw(st.lists(twice, max_size=1))
+    if draw(st.integers(0, 3)) == 0:
+        members.append(f'"samples":{draw(_samples)}')
+    members += draw(st.lists(_further, max_size=3))
+    return ("{" + ",".join(draw(st.permutations(members))) + "}").encode()
+
+
+def outcome(payload: bytes) -> object:
+    """What becomes of a message, to its last bit and letter."""
+    try:
+        return repr(codec.decode(Kind.METRICS, payload))
+    except Rejected as refusal:
+        return refusal.reason, refusal.detail
+
+
+@given(metrics_messages())
+def test_the_plain_way_tells_exactly_what_the_general_one_does(payload: bytes) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "parse_plain", lambda payload: None)
+        expected = outcome(payload)
+    assert outcome(payload) == expected
+
+
+def test_what_agents_send_goes_the_plain_way() -> None:
+    numbered = {**METRICS, "stream": "s", "seq": 7, "first": 3, "signature": "S"}
+    batch = {key: value for key, value in numbered.items() if key not in ("metrics", "status")}
+    batch["samples"] = [{key: METRICS[key] for key in ("timestamp", "metrics", "status")}]
+    for message in (METRICS, numbered, batch):
+        assert parse_plain(json.dumps(message).encode()) is not None
+
+
+@given(
+    st.dictionaries(st.sampled_from(["temp", "größe", 'a"b', "\\"]), st.floats(0, 1), max_size=3),
+    st.floats(0, 1),
+)
+def test_the_live_text_of_a_sample_is_its_json(extra: dict[str, float], cpu: float) -> None:
+    kept = sample(cpu=cpu, **extra)
+    assert json.loads(codec.sample_text(kept)) == json.loads(
+        codec.encode({"agentId": kept.agent_id, **codec.sample_json(kept)})
+    )

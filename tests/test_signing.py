@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,61 @@ def test_openssl_in_a_shell_makes_the_same_signature() -> None:
         check=True,
     )
     signing.verify(signing.attach(body.encode(), made.stdout.decode()), key())
+
+
+# --- the quick way and the general one ---------------------------------------------------------------
+
+
+def verdict(verify: Callable[[bytes, AgentKey], None], message: bytes, agent_key: AgentKey) -> object:
+    try:
+        verify(message, agent_key)
+    except Rejected as refusal:
+        return refusal.reason, refusal.detail
+    return None
+
+
+@pytest.mark.parametrize("vector", VECTORS["vectors"], ids=lambda vector: vector["name"])
+def test_an_agent_that_is_known_gets_the_same_verdict_on_each_vector(vector: dict[str, Any]) -> None:
+    agent_key = key(Algorithm(vector["algorithm"]))
+    verifier = signing.Verifier()
+    if agent_key.algorithm is Algorithm.HMAC_SHA256:
+        verifier.verify(signing.sign(b'{"a":1}', SECRET), agent_key)
+    message = base64.b64decode(vector["message"])
+    assert verdict(verifier.verify, message, agent_key) == verdict(signing.verify, message, agent_key)
+
+
+@given(
+    json_objects,
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=200),
+    st.integers(0),
+    st.binary(max_size=3),
+)
+def test_whatever_is_changed_an_agent_that_is_known_gets_the_same_verdict(
+    members: dict[str, Any], secret: str, place: int, change: bytes
+) -> None:
+    agent_key = AgentKey("A", Algorithm.HMAC_SHA256, secret, None, b"")
+    verifier = signing.Verifier()
+    message = signing.sign(json.dumps(members).encode(), secret)
+    verifier.verify(message, agent_key)
+    verifier.verify(message, agent_key)
+    place %= len(message)
+    changed = message[:place] + change + message[place + 1 :]
+    assert verdict(verifier.verify, changed, agent_key) == verdict(signing.verify, changed, agent_key)
+
+
+def test_a_key_that_was_replaced_counts_no_more() -> None:
+    verifier = signing.Verifier()
+    old, new = (AgentKey("A", Algorithm.HMAC_SHA256, letter * 32, None, b"") for letter in "on")
+    by_old, by_new = (signing.sign(b'{"a":1}', letter * 32) for letter in "on")
+    verifier.verify(by_old, old)
+    verifier.verify(by_new, new)
+    assert verdict(verifier.verify, by_old, new) is not None
+    verifier.verify(by_new, new)
+
+
+def test_beyond_the_agents_that_are_kept_verifying_goes_on() -> None:
+    verifier = signing.Verifier(max_agents=1)
+    for agent_id in "ABAB":
+        agent_key = AgentKey(agent_id, Algorithm.HMAC_SHA256, SECRET, None, b"")
+        verifier.verify(signing.sign(b'{"a":1}', SECRET), agent_key)
+        assert verdict(verifier.verify, signing.sign(b'{"a":1}', "x" * 32), agent_key) is not None
