@@ -12,8 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
@@ -24,8 +27,6 @@ from pingup.clock import Clock, SystemClock
 from pingup.crew import Crew
 from pingup.data_dir import DataDirectory, open_data_dir, read_admin_token, write_private
 from pingup.errors import Unavailable
-from pingup.http.context import Context
-from pingup.http.server import Server
 from pingup.model import ApiToken, Scope
 from pingup.ports import Registry
 from pingup.provisioning import accounts_of, admit_environment_token
@@ -37,6 +38,9 @@ from pingup.services.tokens import PREFIX
 from pingup.settings import MqttSettings, Settings
 from pingup.signing import Signer, Vault
 from pingup.storage import duckdb, sqlite
+
+if TYPE_CHECKING:
+    from pingup.http.server import Server
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +72,7 @@ async def serve(settings: Settings, clock: Clock | None = None) -> AsyncIterator
     clock = clock or SystemClock()
     data = open_data_dir(settings.data_dir)
     async with (
-        await duckdb.DuckDBTelemetry.open(data.telemetry) as telemetry,
+        _telemetry(data.telemetry, settings.mqtt) as telemetry,
         sqlite.SQLiteRegistry.open(data.registry, Vault(data.master_key)) as registry,
         Crew.open() as crew,
     ):
@@ -84,9 +88,25 @@ async def serve(settings: Settings, clock: Clock | None = None) -> AsyncIterator
         async with (
             _working(services, accounts, crew),
             broker.open(_edge(services, accounts, clock)),
-            Server.open(Context.of(settings, services, health, clock), settings.http) as server,
+            _rest(settings, services, health, clock) as server,
         ):
             yield Pingup(server.url, broker.url, new_token, services, accounts, crew)
+
+
+@asynccontextmanager
+async def _telemetry(path: Path, settings: MqttSettings) -> AsyncIterator[duckdb.DuckDBTelemetry]:
+    """The telemetry store. Opening it takes a core for 30 ms, and another one imports the edges meanwhile."""
+    opening = asyncio.create_task(duckdb.DuckDBTelemetry.open(path))
+    await asyncio.sleep(0)  # it begins, in a thread of its own
+    _import_edges(settings)
+    async with await opening as telemetry:
+        yield telemetry
+
+
+def _import_edges(settings: MqttSettings) -> None:
+    """REST, and the broker in this process or the link to another; of the two only one is imported."""
+    import_module("pingup.http.server")
+    import_module("pingup.brokers.embedded" if settings.broker is None else "pingup.brokers.external")
 
 
 @asynccontextmanager
@@ -101,6 +121,7 @@ async def _working(services: Services, accounts: Accounts | None, crew: Crew) ->
         ("presence", services.presence.run()),
         ("tokens", services.tokens.run()),
         ("retention", services.retention.run()),
+        ("sorting", services.sorting.run()),
     ):
         crew.create_task(work, name=name)
     if accounts is not None:
@@ -123,11 +144,11 @@ async def _flush(services: Services) -> None:
         log.warning("when agents and tokens were last seen is not written: %s", problem)
 
 
-# --- the broker ------------------------------------------------------------------------------------
+# --- the edges ------------------------------------------------------------------------------------
 
 
 def _broker(settings: MqttSettings, keyring: Keyring, crew: Crew, clock: Clock) -> Broker:
-    """The broker in this process, or the link to another; of the two only one is imported."""
+    """The broker in this process, or the link to another."""
     if settings.broker is None:
         from pingup.brokers.embedded import Embedded
 
@@ -135,6 +156,16 @@ def _broker(settings: MqttSettings, keyring: Keyring, crew: Crew, clock: Clock) 
     from pingup.brokers.external import External
 
     return External.of(settings, settings.broker, crew, clock)
+
+
+def _rest(
+    settings: Settings, services: Services, health: HealthCheck, clock: Clock
+) -> AbstractAsyncContextManager[Server]:
+    """REST; its packages are imported by now."""
+    from pingup.http.context import Context
+    from pingup.http.server import Server
+
+    return Server.open(Context.of(settings, services, health, clock), settings.http)
 
 
 def _edge(services: Services, accounts: Accounts | None, clock: Clock) -> Edge:

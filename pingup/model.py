@@ -6,6 +6,7 @@ milliseconds, cpu, ram and disk in percent. A `rename="camel"` Struct is answere
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -113,14 +114,11 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     received_at: datetime
 
 
-class Deposit(msgspec.Struct, frozen=True, gc=False):
-    """What one message brings to the store: its records, and if it is numbered which one it is.
+class Deposit(msgspec.Struct, frozen=True):
+    """What one transaction brings to the store: records, and which numbered messages have come."""
 
-    A refused message that is numbered brings no records.
-    """
-
-    records: tuple[Record, ...]
-    run: Run | None = None
+    records: Sequence[Record]
+    runs: Sequence[Run] = ()
 
 
 class Order(StrEnum):

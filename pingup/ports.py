@@ -27,20 +27,21 @@ from pingup.model import (
     Scan,
     Span,
 )
+from pingup.rollups import Bucket, Rollup
 
 
 class TelemetryStore(Protocol):
     """Time series: samples and scans, and which numbered messages brought them."""
 
-    async def store(self, deposits: Sequence[Deposit]) -> list[bool]:
-        """Commit all of them in one transaction; for each record whether it was new, False for a repeat.
+    async def store(self, deposit: Deposit) -> list[bool]:
+        """Commit it in one transaction; for each record whether it was new, False for a repeat.
 
-        A repeat has the agent, timestamp and values of a stored record or of an earlier one of the batch. The
-        run of a deposit is kept whether its records are new or not.
+        A repeat has the agent, timestamp and values of a stored record or of an earlier one of the deposit.
+        Runs are kept whether records are new or not.
 
         Raises:
-            Unstorable: one of them can't be stored; nothing of the batch was, and the store goes on.
-            Unavailable: the store can't work now; nothing of the batch was stored.
+            Unstorable: something in it can't be stored; nothing of it was, and the store goes on.
+            Unavailable: the store can't work now; nothing of it was stored.
         """
         ...
 
@@ -54,6 +55,14 @@ class TelemetryStore(Protocol):
 
     async def samples(self, agent_id: str, span: Span) -> list[Sample]:
         """A page of an agent's samples, by timestamp; records of one moment always in the same order."""
+        ...
+
+    async def buckets(self, agent_id: str, rollup: Rollup) -> list[Bucket]:
+        """A page of an agent's samples rolled up, only buckets in which there are some.
+
+        Raises:
+            Invalid: there are too many samples in a bucket to find percentiles.
+        """
         ...
 
     async def newest_samples(self, agent_ids: Sequence[str] | None = None) -> list[Sample]:
@@ -78,6 +87,13 @@ class TelemetryStore(Protocol):
 
     async def forget(self, samples_before: datetime, scans_before: datetime) -> None:
         """Delete what is older than the retention, and streams of which nothing was heard since."""
+        ...
+
+    async def sort(self, before: datetime) -> bool:
+        """Sort the oldest stretch of telemetry that ended before, so that it is read faster.
+
+        Whether there was one. It takes a second or so; meanwhile everything else goes on.
+        """
         ...
 
     async def check(self) -> None:
@@ -254,6 +270,10 @@ class Downlink(Protocol):
 
         An empty retained payload clears the topic. A message is never kept beyond `expires_at`.
         """
+        ...
+
+    def is_watched(self, topic: str) -> bool:
+        """Whether somebody may be there who gets what is emitted on this topic; asked of every sample."""
         ...
 
     def emit(self, topic: str, payload: bytes, *, retain: bool = False) -> None:

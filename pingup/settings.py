@@ -45,6 +45,15 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class LiveSamples(StrEnum):
+    """Which samples are shown live: what somebody may be watching, all, a snapshot a second, or none."""
+
+    WATCHED = "watched"
+    ALWAYS = "always"
+    SAMPLED = "sampled"
+    OFF = "off"
+
+
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A table of settings by name."""
 
@@ -67,7 +76,8 @@ class MqttSettings(_Section, frozen=True):
     """Where the embedded broker listens (port 0 takes a free one), or `url` of a broker elsewhere.
 
     `session_expiry` is how long that broker keeps what waits for the server. `control_url` is an
-    administrator's way into a Mosquitto with dynamic security, to bring accounts there.
+    administrator's way into a Mosquitto with dynamic security, to bring accounts there. `live` says which
+    samples are published for those who watch.
     """
 
     mode: Literal["embedded", "external"] = "embedded"
@@ -80,6 +90,7 @@ class MqttSettings(_Section, frozen=True):
     client_id: Annotated[str, Meta(min_length=1, max_length=128)] = "server"
     session_expiry: Duration = Duration(days=7)
     control_url: str | None = None
+    live: LiveSamples = LiveSamples.WATCHED
 
     def __post_init__(self) -> None:
         for name, text in (("url", self.url), ("control_url", self.control_url)):

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from pingup.errors import Unavailable, Unstorable
 from pingup.model import Deposit, Record, Run, Sample, Scan, Span
+from pingup.rollups import Bucket, Rollup
 
 
 class MemoryTelemetry:
@@ -28,7 +29,7 @@ class MemoryTelemetry:
     def records(self) -> list[Record]:
         return [record for batch in self.batches for record in batch]
 
-    async def store(self, deposits: Sequence[Deposit]) -> list[bool]:
+    async def store(self, deposit: Deposit) -> list[bool]:
         self.tries += 1
         self.entered.set()
         await self.gate.wait()
@@ -36,10 +37,10 @@ class MemoryTelemetry:
             if self.tries >= 2:
                 self.failed_twice.set()
             raise Unavailable(self.down)
-        records = [record for deposit in deposits for record in deposit.records]
+        records = deposit.records
         if self.poison.intersection(records):
             raise Unstorable("poison")
-        self.kept_runs += [deposit.run for deposit in deposits if deposit.run is not None]
+        self.kept_runs += deposit.runs
         known = set(self.records)
         flags = [record not in known for record in records]
         self.batches.append([record for record, is_new in zip(records, flags, strict=True) if is_new])
@@ -50,6 +51,9 @@ class MemoryTelemetry:
 
     async def samples(self, agent_id: str, span: Span) -> list[Sample]:
         return [one for one in self.records if isinstance(one, Sample) and one.agent_id == agent_id]
+
+    async def buckets(self, agent_id: str, rollup: Rollup) -> list[Bucket]:
+        return []
 
     async def newest_samples(self, agent_ids: Sequence[str] | None = None) -> list[Sample]:
         return []
@@ -67,15 +71,22 @@ class MemoryTelemetry:
 
     async def forget(self, samples_before: datetime, scans_before: datetime) -> None: ...
 
+    async def sort(self, before: datetime) -> bool:
+        return False
+
     async def check(self) -> None: ...
 
 
 class MemoryDownlink:
-    """A broker in a list: what was published, by topic; `listening` agents acknowledge what they get."""
+    """A broker in a list: what was published, by topic; `listening` agents acknowledge what they get.
+
+    Nobody watches the topics in `unwatched`.
+    """
 
     def __init__(self) -> None:
         self.published: list[tuple[str, bytes, bool]] = []
         self.listening: set[str] = set()
+        self.unwatched: set[str] = set()
         self.ended: list[str] = []
         self.kept: dict[str, bytes] = {}
         self.news = asyncio.Event()
@@ -94,6 +105,9 @@ class MemoryDownlink:
     ) -> bool:
         self.emit(topic, payload, retain=retain)
         return topic.split("/")[3] in self.listening
+
+    def is_watched(self, topic: str) -> bool:
+        return topic not in self.unwatched
 
     def emit(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         self.published.append((topic, payload, retain))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from pingup.codec.limits import MAX_EXTRA_BYTES
 from pingup.crew import Crew
 from pingup.errors import Reason, Rejected, Unavailable
-from pingup.model import Deposit, Host, Record, Sample, Scan
-from pingup.services.batching import Batcher
+from pingup.model import Deposit, Host, Inbound, Record, Sample, Scan
+from pingup.ports import TelemetryStore
+from pingup.services.batching import Batch, Batcher, Offer, Stored
 from pingup.storage.duckdb import DuckDBTelemetry
+from pingup.topics import Kind
 from tests.fakes import MemoryTelemetry
 
 START = datetime(2026, 2, 25, 10, tzinfo=UTC)
@@ -29,15 +31,60 @@ def sample(number: int) -> Sample:
     return Sample("a", START + timedelta(seconds=number), float(number), None, None, None, "online")
 
 
-def message(*records: Record) -> Deposit:
-    return Deposit(records)
+INBOUND = Inbound(Kind.METRICS, "a", b"", START, "here")
+
+
+class Witness:
+    """Keeps what is announced, and tells of each offer what became of it."""
+
+    def __init__(self) -> None:
+        self.stored: list[Stored] = []
+
+    def announce(self, stored: Stored) -> None:
+        self.stored.append(stored)
+
+    def fate(self, offered: Offer) -> list[bool] | None:
+        for stored in self.stored:
+            is_new = iter(stored.is_new)
+            for one in stored.offers:
+                flags = [next(is_new) for _ in one.records]
+                if one is offered:
+                    return flags
+        return None
+
+
+class Witnessed(Batcher):
+    """A batcher of which a test sees everything."""
+
+    def __init__(self, store: TelemetryStore, **bounds: int) -> None:
+        self.witness = Witness()
+        super().__init__(store, self.witness.announce, **bounds)
+
+
+def offer(batcher: Witnessed, records: tuple[Record, ...]) -> asyncio.Task[list[bool]]:
+    """Offer it now; the task tells what became of it."""
+    offered = Offer(INBOUND, records)
+    return asyncio.create_task(_fate(batcher, offered, batcher.offer(offered)))
+
+
+async def _fate(batcher: Witnessed, offered: Offer, batch: Batch) -> list[bool]:
+    await asyncio.wait([batch.settled])
+    for one, refusal in batch.refused:
+        if one is offered:
+            raise refusal
+    flags = batcher.witness.fate(offered)
+    if flags is None:
+        problem = batch.settled.exception()
+        assert problem is not None
+        raise problem
+    return flags
 
 
 @asynccontextmanager
 async def batching(
     store: MemoryTelemetry, *, max_batch_rows: int = 100, max_waiting_rows: int = 1000
-) -> AsyncIterator[Batcher]:
-    batcher = Batcher(store, max_batch_rows=max_batch_rows, max_waiting_rows=max_waiting_rows)
+) -> AsyncIterator[Witnessed]:
+    batcher = Witnessed(store, max_batch_rows=max_batch_rows, max_waiting_rows=max_waiting_rows)
     async with Crew.open() as crew, asyncio.timeout(5):
         running = crew.create_task(batcher.run())
         yield batcher
@@ -49,7 +96,7 @@ async def batching(
 async def test_a_lone_message_is_committed_at_once() -> None:
     store = MemoryTelemetry()
     async with batching(store) as batcher:
-        assert await batcher.offer(message(sample(1))) == [True]
+        assert await offer(batcher, (sample(1),)) == [True]
         assert store.batches == [[sample(1)]]
 
 
@@ -57,19 +104,36 @@ async def test_what_waits_during_a_commit_is_committed_together() -> None:
     store = MemoryTelemetry()
     store.gate.clear()
     async with batching(store) as batcher:
-        first = batcher.offer(message(sample(0)))
+        first = offer(batcher, (sample(0),))
         await store.entered.wait()
-        rest = [batcher.offer(message(sample(number))) for number in range(1, 50)]
+        rest = [offer(batcher, (sample(number),)) for number in range(1, 50)]
         store.gate.set()
         await asyncio.gather(first, *rest)
         assert [len(batch) for batch in store.batches] == [1, 49]
 
 
+async def test_after_many_came_together_the_next_are_waited_for_a_moment() -> None:
+    store = MemoryTelemetry()
+    async with batching(store) as batcher:
+        await asyncio.gather(*(offer(batcher, (sample(number),)) for number in range(8)))
+        early = offer(batcher, (sample(8),))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        late = offer(batcher, (sample(9),))
+        await asyncio.gather(early, late)
+        assert store.batches[1:] == [[sample(8), sample(9)]]
+        await offer(batcher, (sample(10),))
+        early = offer(batcher, (sample(11),))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert early.done()
+
+
 async def test_each_sender_learns_which_of_its_records_were_new() -> None:
     store = MemoryTelemetry()
     async with batching(store) as batcher:
-        await batcher.offer(message(sample(1), sample(2)))
-        both = batcher.offer(message(sample(2), sample(3))), batcher.offer(message(sample(1)))
+        await offer(batcher, (sample(1), sample(2)))
+        both = offer(batcher, (sample(2), sample(3))), offer(batcher, (sample(1),))
         assert list(await asyncio.gather(*both)) == [[False, True], [False]]
 
 
@@ -77,7 +141,7 @@ async def test_nothing_is_told_before_the_commit() -> None:
     store = MemoryTelemetry()
     store.gate.clear()
     async with batching(store) as batcher:
-        offered = batcher.offer(message(sample(1)))
+        offered = offer(batcher, (sample(1),))
         await store.entered.wait()
         assert not offered.done()
         store.gate.set()
@@ -88,9 +152,9 @@ async def test_senders_wait_when_too_much_waits() -> None:
     store = MemoryTelemetry()
     store.gate.clear()
     async with batching(store, max_batch_rows=2, max_waiting_rows=4) as batcher:
-        offers = [batcher.offer(message(sample(0)))]
+        offers = [offer(batcher, (sample(0),))]
         await store.entered.wait()
-        offers += [batcher.offer(message(sample(number))) for number in range(1, 5)]
+        offers += [offer(batcher, (sample(number),)) for number in range(1, 5)]
         waiter = asyncio.ensure_future(batcher.room())
         await asyncio.sleep(0)
         assert not waiter.done()
@@ -104,7 +168,7 @@ async def test_a_message_that_cannot_be_stored_is_refused_and_stops_no_other() -
     store.poison = {sample(13)}
     store.gate.clear()
     async with batching(store) as batcher:
-        offers = [batcher.offer(message(sample(number))) for number in range(32)]
+        offers = [offer(batcher, (sample(number),)) for number in range(32)]
         await store.entered.wait()
         store.gate.set()
         outcomes = await asyncio.gather(*offers, return_exceptions=True)
@@ -119,7 +183,7 @@ async def test_an_outage_of_the_store_loses_nothing() -> None:
     store = MemoryTelemetry()
     store.down = "disk full"
     async with batching(store) as batcher:
-        offered = batcher.offer(message(sample(1)))
+        offered = offer(batcher, (sample(1),))
         await store.failed_twice.wait()
         assert batcher.problem == "disk full"
         assert not offered.done()
@@ -130,13 +194,13 @@ async def test_an_outage_of_the_store_loses_nothing() -> None:
 
 async def test_what_is_too_much_for_the_store_at_once_is_committed_in_parts() -> None:
     class SmallStore(MemoryTelemetry):
-        async def store(self, deposits: Sequence[Deposit]) -> list[bool]:
-            if len(deposits) > 8:
+        async def store(self, deposit: Deposit) -> list[bool]:
+            if len(deposit.records) > 8:
                 raise Unavailable("out of memory")
-            return await super().store(deposits)
+            return await super().store(deposit)
 
     async with batching(SmallStore()) as batcher:
-        offers = [batcher.offer(message(sample(number))) for number in range(20)]
+        offers = [offer(batcher, (sample(number),)) for number in range(20)]
         assert await asyncio.gather(*offers) == [[True]] * 20
         assert batcher.problem is None
 
@@ -150,11 +214,11 @@ async def test_a_backlog_of_the_widest_samples_does_not_stop_the_server_nor_when
         for number in range(3000)
     ]
     async with await DuckDBTelemetry.open(tmp_path / "analytics.duckdb") as store, Crew.open() as crew:
-        batcher = Batcher(store)
+        batcher = Witnessed(store)
         running = crew.create_task(batcher.run())
         for expected in (True, False):
             async with asyncio.timeout(30):
-                offers = [batcher.offer(message(one)) for one in wide]
+                offers = [offer(batcher, (one,)) for one in wide]
                 assert await asyncio.gather(*offers) == [[expected]] * len(wide)
         batcher.close()
         await running
@@ -162,8 +226,8 @@ async def test_a_backlog_of_the_widest_samples_does_not_stop_the_server_nor_when
 
 def test_a_large_record_counts_as_several_rows() -> None:
     async def rows(record: Record) -> int:
-        batcher = Batcher(MemoryTelemetry())
-        batcher.offer(message(record))
+        batcher = Witnessed(MemoryTelemetry())
+        offer(batcher, (record,))
         return batcher._waiting_rows
 
     plain = Host("10.0.0.1", 1, (22, 80))
@@ -179,9 +243,9 @@ async def test_a_message_without_records_is_committed_in_its_turn_and_takes_its_
     store = MemoryTelemetry()
     store.gate.clear()
     async with batching(store, max_waiting_rows=4) as batcher:
-        offers = [batcher.offer(message())]
+        offers = [offer(batcher, ())]
         await store.entered.wait()
-        offers += [batcher.offer(message()), batcher.offer(message(sample(1))), batcher.offer(message())]
+        offers += [offer(batcher, ()), offer(batcher, (sample(1),)), offer(batcher, ())]
         assert batcher._waiting_rows == 3
         store.gate.set()
         assert await asyncio.gather(*offers) == [[], [], [True], []]
@@ -190,7 +254,7 @@ async def test_a_message_without_records_is_committed_in_its_turn_and_takes_its_
 async def test_a_stop_commits_what_waits() -> None:
     store = MemoryTelemetry()
     async with batching(store, max_batch_rows=3) as batcher:
-        offers = [batcher.offer(message(sample(number))) for number in range(10)]
+        offers = [offer(batcher, (sample(number),)) for number in range(10)]
     assert await asyncio.gather(*offers) == [[True]] * 10
 
 
@@ -198,7 +262,7 @@ async def test_a_stop_during_an_outage_tells_senders_that_nothing_was_stored() -
     store = MemoryTelemetry()
     store.down = "disk full"
     async with batching(store, max_batch_rows=3) as batcher:
-        offers = [batcher.offer(message(sample(number))) for number in range(10)]
+        offers = [offer(batcher, (sample(number),)) for number in range(10)]
     outcomes = await asyncio.gather(*offers, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 10
 
@@ -218,7 +282,7 @@ def test_whatever_is_poisonous_everything_else_is_stored_once(
         numbers = iter(range(1000))
         offers = [[sample(next(numbers)) for _ in range(size)] for size in sizes]
         async with batching(store, max_batch_rows=rows) as batcher:
-            futures = [batcher.offer(message(*records)) for records in offers]
+            futures = [offer(batcher, tuple(records)) for records in offers]
             outcomes = await asyncio.gather(*futures, return_exceptions=True)
         good = [records for records in offers if not store.poison.intersection(records)]
         assert store.records == [record for records in good for record in records]
@@ -232,7 +296,7 @@ async def test_a_sender_that_gave_up_harms_nobody() -> None:
     store = MemoryTelemetry()
     store.gate.clear()
     async with batching(store) as batcher:
-        gone, there = batcher.offer(message(sample(1))), batcher.offer(message(sample(2)))
+        gone, there = offer(batcher, (sample(1),)), offer(batcher, (sample(2),))
         await store.entered.wait()
         gone.cancel()
         store.gate.set()

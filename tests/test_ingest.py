@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pingup import signing
 from pingup.errors import Reason, Rejected, Unavailable
-from pingup.model import Outcome, Presence
+from pingup.model import Outcome, Presence, Sample
 from pingup.services.agents import Registration
+from pingup.services.live import MAX_SNAPSHOTS
+from pingup.settings import LiveSamples, MqttSettings, Settings
 from pingup.topics import SYS_REJECTS, Kind, Live, live
-from tests.house import House, signed
+from tests.conftest import ManualClock
+from tests.house import House, open_house, signed
 
 OTHER_SECRET = "agent-b-secret-of-at-least-32-characters"
 
@@ -87,6 +91,60 @@ async def test_the_newest_of_a_burst_is_retained_a_second_later(a: House) -> Non
     a.downlink.kept.clear()
     a.services.live.keep_snapshots()
     assert a.downlink.kept == {}
+
+
+async def test_what_nobody_watches_is_only_kept_once_a_second(a: House) -> None:
+    topic = live("A", Live.METRICS)
+    a.downlink.unwatched.add(topic)
+    for number in range(3):
+        a.clock.advance(milliseconds=100)
+        await a.send(Kind.METRICS, a.metrics(cpu=number))
+    assert a.downlink.retained(topic) == [True]
+    a.services.live.keep_snapshots()
+    assert json.loads(a.downlink.kept[topic])["cpu"] == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "shown"), [("watched", [0, 2]), ("always", [0, 1, 2]), ("sampled", [0, 2]), ("off", [])]
+)
+async def test_which_samples_are_shown_live_can_be_set(
+    tmp_path: Path, clock: ManualClock, mode: str, shown: list[int]
+) -> None:
+    settings = Settings(mqtt=MqttSettings(live=LiveSamples(mode)))
+    async with open_house(tmp_path, clock, settings) as house:
+        await house.register()
+        house.downlink.unwatched.add(live("A", Live.METRICS))
+        for number in range(3):
+            clock.advance(milliseconds=100)
+            await house.send(Kind.METRICS, house.metrics(cpu=number))
+        house.services.live.keep_snapshots()
+        shown_now = house.downlink.on(live("A", Live.METRICS)) + list(house.downlink.kept.values())
+        assert sorted({json.loads(text)["cpu"] for text in shown_now}) == shown
+        await house.send(Kind.DISCOVERY, signed(house.message(discovery={"hosts": [], "duration": 1})))
+        assert len(house.downlink.on(live("A", Live.DISCOVERY))) == 1
+
+
+async def test_the_snapshots_of_a_very_large_fleet_take_turns(a: House, clock: ManualClock) -> None:
+    fleet = [f"agent-{number}" for number in range(MAX_SNAPSHOTS + 500)]
+    topics = {live(agent_id, Live.METRICS) for agent_id in fleet}
+    a.downlink.unwatched |= topics
+
+    def report(cpu: float) -> None:
+        at = clock.now()
+        a.services.live.stored([Sample(one, at, cpu, None, None, None, "ok") for one in fleet])
+
+    report(1)
+    assert sum(1 for topic, _, retain in a.downlink.published if topic in topics and retain) == MAX_SNAPSHOTS
+    clock.advance(seconds=1)
+    a.services.live.keep_snapshots()
+    assert set(a.downlink.kept) == {live(one, Live.METRICS) for one in fleet[MAX_SNAPSHOTS:]}
+    a.downlink.published.clear()
+    report(2)
+    for _ in range(2):
+        clock.advance(seconds=1)
+        a.services.live.keep_snapshots()
+    newest = {topic: payload for topic, payload, _ in a.downlink.published} | a.downlink.kept
+    assert {json.loads(newest[topic])["cpu"] for topic in topics} == {2}
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ async def test_a_stream_is_forgotten_once_all_that_it_brought_is_deleted(
     async with await DuckDBTelemetry.open(tmp_path / "analytics.duckdb") as telemetry:
         await store(telemetry, [Sample("A", clock.now(), 1.0, None, None, None, "online")])
         runs = [run("old", timedelta(days=31)), run("new", timedelta(days=29))]
-        await telemetry.store([Deposit((), one) for one in runs])
+        await telemetry.store(Deposit((), runs))
         ledger = Ledger()
         ledger.load(runs)
         await Retention(telemetry, ledger, clock, samples=week, scans=month).sweep()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -24,6 +24,13 @@ class Ingest(Protocol):
 
     async def room(self) -> None:
         """Wait while the server can take no more."""
+        ...
+
+    def take(self, inbound: Inbound) -> asyncio.Future[Any] | None:
+        """Telemetry of which the outcome doesn't matter; resolves once it is committed or refused.
+
+        None: it is refused already. It fails with Unavailable when it wasn't stored. Others share it.
+        """
         ...
 
     def submit(self, inbound: Inbound) -> asyncio.Future[Outcome]:

@@ -50,7 +50,7 @@ class Embedded:
         """
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
-        uplink = Uplink(edge, self._clock)
+        uplink = Uplink(edge)
         broker = HardenedBroker(
             exchange=self._exchange,
             uplink=uplink,
@@ -88,6 +88,10 @@ class Embedded:
         """Whether the agent is connected and gets its commands."""
         subscriber = self._broker.subscriber_of(agent_id) if self._broker is not None else None
         return subscriber is not None and subscriber.listens_to(down_commands(agent_id))
+
+    def is_watched(self, topic: str) -> bool:
+        """Whether `emit` on this topic would reach anybody now; costs 0.2 µs while nobody watches."""
+        return self._exchange.is_watched(topic)
 
     async def deliver(
         self, topic: str, payload: bytes, *, retain: bool = False, expires_at: datetime | None = None

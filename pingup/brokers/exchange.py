@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import datetime
 
 import msgspec
@@ -17,6 +16,9 @@ from pingup.model import Role
 
 REFUSED = 0x80
 MAX_QOS = 1
+
+Route = tuple[tuple[Subscriber, int], ...]
+"""Each subscriber that gets the messages of a topic, once, with the best QoS of its filters that match."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -35,6 +37,7 @@ class Exchange:
         self._limits = limits
         self._subscriptions: TopicTree[dict[str, tuple[Subscriber, int]]] = TopicTree()
         self._retained: TopicTree[Message] = TopicTree()
+        self._routes: dict[str, Route] = {}
 
     # --- who wants what ----------------------------------------------------------------------------
 
@@ -51,11 +54,13 @@ class Exchange:
             self._subscriptions.put(topic_filter, grants)
         grants[subscriber.client_id] = (subscriber, granted)
         filters[topic_filter] = granted
+        self._routes.clear()
         return granted
 
     def unsubscribe(self, subscriber: Subscriber, topic_filter: str) -> None:
         if subscriber.filters.pop(topic_filter, None) is None:
             return
+        self._routes.clear()
         grants = self._subscriptions.get(topic_filter)
         if grants is not None:
             del grants[subscriber.client_id]
@@ -93,8 +98,8 @@ class Exchange:
         if message.retain:
             self.keep(message)
         packet = b""
-        for subscriber, qos in self._receivers(message):
-            if qos:
+        for subscriber, granted in self._route(message.topic):
+            if min(granted, message.qos):
                 verdict = None
                 if verdicts is not None and subscriber.wire and subscriber.principal.role is Role.AGENT:
                     verdict = asyncio.get_running_loop().create_future()
@@ -109,19 +114,31 @@ class Exchange:
                 if verdicts is not None and subscriber.principal.role is Role.AGENT:
                     verdicts.append(_sent())
 
-    def _receivers(self, message: Message) -> Iterator[tuple[Subscriber, int]]:
-        """Each subscriber once, with the QoS it gets the message with: the best of its filters'."""
-        matched = self._subscriptions.matched_by_topic(message.topic)
-        if not matched:
-            return
+    def has_receivers(self, topic: str) -> bool:
+        """Whether a message on the topic would reach somebody, now or when a kept session comes back."""
+        return bool(self._route(topic))
+
+    def is_watched(self, topic: str) -> bool:
+        """Whether somebody who is connected would get a message on the topic now."""
+        route = self._route(topic)
+        return bool(route) and any(subscriber.wire is not None for subscriber, _ in route)
+
+    def _route(self, topic: str) -> Route:
+        """Every message asks for it, and few change it: it is remembered until a subscription changes."""
+        route = self._routes.get(topic)
+        if route is None:
+            if len(self._routes) >= self._limits.routes:
+                self._routes.clear()
+            route = self._routes[topic] = self._find_route(topic)
+        return route
+
+    def _find_route(self, topic: str) -> Route:
         best: dict[str, tuple[Subscriber, int]] = {}
-        for grants in matched:
+        for grants in self._subscriptions.matched_by_topic(topic):
             for client_id, (subscriber, granted) in grants.items():
                 if client_id not in best or best[client_id][1] < granted:
                     best[client_id] = (subscriber, granted)
-        for subscriber, granted in best.values():
-            if may_receive(subscriber.principal, message.topic):
-                yield subscriber, min(granted, message.qos)
+        return tuple(entry for entry in best.values() if may_receive(entry[0].principal, topic))
 
     # --- retained messages -------------------------------------------------------------------------
 

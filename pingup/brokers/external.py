@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 from ipaddress import ip_address
 
 from msgspec.structs import replace
@@ -15,16 +16,18 @@ from pingup.broker_url import BrokerUrl
 from pingup.brokers.edge import OFFLINE, ONLINE, Edge
 from pingup.brokers.intake import Intake
 from pingup.brokers.session import Connection, Credentials, Options, Tls, Will, check_tls
+from pingup.brokers.watchers import Watchers
 from pingup.clock import Clock
 from pingup.crew import Crew
 from pingup.errors import Unavailable
 from pingup.services.batching import MAX_BATCH_ROWS
 from pingup.settings import MqttSettings
-from pingup.topics import SYS_STATUS
+from pingup.topics import SYS_STATUS, is_live_metrics
 
 log = logging.getLogger(__name__)
 
 USER = "server"
+QUESTION_EXPIRES = 2  # seconds; who is away when it is asked needs no answer to it
 ANSWER_WITHIN = 10.0  # seconds for the broker's PUBACK
 # While one batch is committed the next one gathers, and a third one is on its way.
 RECEIVE_MAXIMUM = 3 * MAX_BATCH_ROWS
@@ -49,6 +52,7 @@ class External:
         # By topic, only the newest of each.
         self._unsaid: dict[str, bytes] = {}
         self._may_say = asyncio.Event()
+        self._watchers = Watchers(asyncio.get_running_loop().time)
 
     @classmethod
     def of(cls, settings: MqttSettings, broker: BrokerUrl, crew: Crew, clock: Clock) -> External:
@@ -139,13 +143,37 @@ class External:
         except TimeoutError as problem:
             raise Unavailable(f"the broker has not answered within {ANSWER_WITHIN:g} s") from problem
 
+    def is_watched(self, topic: str) -> bool:
+        """Whether somebody may be watching, as far as the broker's answers tell."""
+        return self._watchers.may_watch(topic)
+
     def emit(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish with QoS 0 and go on at once; what the broker can't take now is lost, unless retained."""
+        """Publish with QoS 0 and go on at once; what the broker can't take now is lost, unless retained.
+
+        A sample goes out with QoS 1 now and then: the answer tells whether anybody watches the agent.
+        """
         # What waits already is not overtaken, but replaced.
         connection = None if retain and topic in self._unsaid else self._connection
-        is_sent = connection is not None and connection.send(topic, payload, retain=retain)
+        is_sent = connection is not None and (
+            connection.send(topic, payload, retain=True) if retain else self._show(connection, topic, payload)
+        )
         if retain and not is_sent:
             self._remember(topic, payload)
+        if not payload:
+            self._watchers.forget(topic)
+
+    def _show(self, connection: Connection, topic: str, payload: bytes) -> bool:
+        if is_live_metrics(topic) and self._watchers.should_ask(topic):
+            learn = partial(self._learn, connection, topic)
+            if connection.ask(topic, payload, expires_in=QUESTION_EXPIRES, on_answer=learn):
+                self._watchers.asked(topic)
+                return True
+        self._watchers.told(topic)
+        return connection.send(topic, payload)
+
+    def _learn(self, connection: Connection, topic: str, is_watched: bool) -> None:
+        if connection is self._connection:
+            self._watchers.learn(topic, is_watched=is_watched)
 
     def keep(self, topic: str, payload: bytes) -> None:
         """Retain a message. Who watches gets it too, for the second time: MQTT knows no other way."""
@@ -167,6 +195,7 @@ class External:
         kept_for = terms.session_expiry_interval
         if kept_for is not None and kept_for < self._options.session_expiry:
             log.warning("the broker keeps what waits for the server for %d s only", kept_for)
+        self._watchers.forget_all()
         self._say(connection, edge, ONLINE)
         if self._unsaid:
             self._may_say.set()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from itertools import count
+from typing import Any
 
 from pingup.backoff import full_jitter
 from pingup.brokers.edge import Edge
@@ -16,6 +18,8 @@ from pingup.topics import UP_ALL, Kind, owner_of, parse_up
 
 FULL_FOR = 30.0  # seconds without room before the broker is told, by a disconnect
 LEAVE_WITHIN = 5.0  # seconds for commits at the end
+
+Verdict = asyncio.Future[Any]
 
 _TELEMETRY = (Kind.METRICS, Kind.DISCOVERY)
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds before a message is tried again
@@ -44,7 +48,7 @@ class Intake:
         self.client = Client(
             options,
             (_SUBSCRIPTION,),
-            on_message=self._take,
+            on_messages=self._take,
             on_connected=on_connected,
             may_connect=edge.ingest.room,
         )
@@ -69,7 +73,15 @@ class Intake:
         """Read nothing more, acknowledge what is committed, and disconnect; the session is kept."""
         await self.client.leave(farewell, LEAVE_WITHIN)
 
-    def _take(self, message: Message) -> asyncio.Future[Outcome] | None:
+    def _take(self, messages: list[Message]) -> list[Verdict | None]:
+        now = self._clock.now()
+        verdicts = [self._judge(message, now) for message in messages]
+        if not self._edge.ingest.has_room:
+            self.client.pause_reading()
+            self._is_full.set()
+        return verdicts
+
+    def _judge(self, message: Message, now: datetime) -> Verdict | None:
         named = parse_up(message.topic)
         if named is None:
             self._edge.rejects.note(
@@ -82,12 +94,10 @@ class Intake:
         agent_id, kind = named
         if kind is Kind.STATUS and not message.payload:
             return None  # a birth that is retained no more; who deletes an agent has it cleared
-        inbound = Inbound(kind, agent_id, message.payload, self._clock.now(), message.topic)
-        verdict = self._edge.ingest.submit(inbound)
-        if not self._edge.ingest.has_room:
-            self.client.pause_reading()
-            self._is_full.set()
-        return verdict if kind in _TELEMETRY else self._until_taken(inbound, verdict)
+        inbound = Inbound(kind, agent_id, message.payload, now, message.topic)
+        if kind in _TELEMETRY:
+            return self._edge.ingest.take(inbound)
+        return self._until_taken(inbound, self._edge.ingest.submit(inbound))
 
     # --- what the registry keeps -------------------------------------------------------------------
 

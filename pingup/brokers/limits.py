@@ -17,6 +17,8 @@ class Limits(msgspec.Struct, frozen=True):
     session_expiry: int = 86_400
     filters: int = 64
     """Subscriptions of one client."""
+    routes: int = 10_000
+    """Topics of which is remembered who gets their messages, some 200 bytes each."""
 
     connect_within: float = 10.0
     other_bytes: int = 16 * KIB

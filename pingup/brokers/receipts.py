@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from amqtt.session import IncomingApplicationMessage
 
 from pingup.brokers.framing import Publish, puback, pubrec
 from pingup.brokers.limits import Limits
+from pingup.brokers.uplink import Verdict
 from pingup.errors import Rejected
-from pingup.model import Outcome
 
 
 class _Receipt(NamedTuple):
     publish: Publish
-    verdict: asyncio.Future[Outcome] | None
+    verdict: Verdict | None
+    pass_on: bool
 
 
 class Receipts:
@@ -51,6 +52,11 @@ class Receipts:
         self.settled = asyncio.Event()
         self.settled.set()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether no more is unacknowledged than may be."""
+        return self._has_room.is_set()
+
     async def room(self) -> None:
         """Wait while too much is unacknowledged."""
         await self._has_room.wait()
@@ -62,9 +68,13 @@ class Receipts:
             return True
         return publish.qos == 2 and publish.packet_id in self._judging
 
-    def add(self, publish: Publish, verdict: asyncio.Future[Outcome] | None) -> None:
-        """Acknowledge a message after its verdict; None for one that is dropped."""
-        self._waiting.append(_Receipt(publish, verdict))
+    def add(self, publish: Publish, verdict: Verdict | None, *, pass_on: bool = True) -> None:
+        """Acknowledge a message after its verdict; None for one that is dropped.
+
+        `pass_on` says whether anybody is to have it once it is committed. Many messages may share a verdict.
+        """
+        is_awaited = bool(self._waiting) and self._waiting[-1].verdict is verdict
+        self._waiting.append(_Receipt(publish, verdict, pass_on))
         self._waiting_bytes += len(publish.payload)
         if publish.qos == 2:
             self._judging.add(publish.packet_id)
@@ -72,7 +82,7 @@ class Receipts:
         self._update_room()
         if verdict is None:
             self._settle()
-        else:
+        elif not is_awaited:
             verdict.add_done_callback(self._settle)
 
     def release(self, packet_id: int) -> None:
@@ -83,16 +93,16 @@ class Receipts:
         """Acknowledge nothing any more; what is committed is still passed on."""
         self._is_mute = True
 
-    def _settle(self, _: asyncio.Future[Outcome] | None = None) -> None:
+    def _settle(self, _: Verdict | None = None) -> None:
         """Acknowledge what is ready, together."""
         answers = bytearray()
         while self._waiting and _is_known(self._waiting[0].verdict):
-            publish, verdict = self._waiting.popleft()
+            publish, verdict, pass_on = self._waiting.popleft()
             self._waiting_bytes -= len(publish.payload)
             if publish.qos == 2:
                 self._judging.discard(publish.packet_id)
             problem = _problem(verdict)
-            if verdict is not None and problem is None:
+            if pass_on and verdict is not None and problem is None:
                 self._committed(publish)
             if problem is not None and not isinstance(problem, Rejected):
                 self._is_mute = True
@@ -128,11 +138,11 @@ class Receipts:
             self._has_room.set()
 
 
-def _is_known(verdict: asyncio.Future[Any] | None) -> bool:
+def _is_known(verdict: Verdict | None) -> bool:
     return verdict is None or verdict.done()
 
 
-def _problem(verdict: asyncio.Future[Any] | None) -> BaseException | None:
+def _problem(verdict: Verdict | None) -> BaseException | None:
     if verdict is None:
         return None
     return asyncio.CancelledError() if verdict.cancelled() else verdict.exception()

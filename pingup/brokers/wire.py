@@ -34,6 +34,8 @@ class Wire:
 
     async def drain(self) -> None:
         """Wait while far too much is unread; a peer that leaves it so for long is cut off."""
+        if not self._transport.get_write_buffer_size():
+            return  # as nearly always
         try:
             async with asyncio.timeout(self._limits.stall):
                 await self._writer.drain()

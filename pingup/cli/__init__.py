@@ -13,6 +13,7 @@ from pingup import __version__
 # server's packages, and nobody should wait for the imports of a command that was not called.
 _COMMANDS = {
     "agent": ("pingup.cli.agent", "Run the agent on a device."),
+    "bench": ("pingup.cli.bench", "Measure speed and memory on this machine."),
     "broker": ("pingup.cli.broker", "Bring accounts to a broker elsewhere."),
     "demo": ("pingup.cli.demo", "Run a server and three agents, to look at."),
     "migrate": ("pingup.cli.migrate", "Bring the databases to this version."),

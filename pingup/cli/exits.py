@@ -14,7 +14,7 @@ NOT_ALLOWED = 4
 UNREACHABLE = 5
 
 # What `pip install pingup` leaves out, by module.
-_SERVER_PACKAGES = frozenset({"aiohttp", "aiosqlite", "amqtt", "duckdb", "mqtt5", "prometheus_client"})
+_SERVER_PACKAGES = frozenset({"aiohttp", "aiosqlite", "amqtt", "_duckdb", "mqtt5", "prometheus_client"})
 
 
 @contextmanager
@@ -29,7 +29,8 @@ def one_line_errors() -> Iterator[None]:
     except ModuleNotFoundError as problem:
         if (problem.name or "").partition(".")[0] not in _SERVER_PACKAGES:
             raise
-        leave(f"the server needs the package {problem.name}: pip install 'pingup[server]'", FAILED)
+        package = (problem.name or "").lstrip("_")
+        leave(f"the server needs the package {package}: pip install 'pingup[server]'", FAILED)
 
 
 def leave(line: str, exit_code: int) -> NoReturn:

@@ -12,6 +12,7 @@ import click
 
 from pingup.cli.exits import one_line_errors
 from pingup.cli.options import read_settings, server_options
+from pingup.garbage import put_off_garbage, settle
 from pingup.settings import Settings
 
 
@@ -19,6 +20,7 @@ from pingup.settings import Settings
 @server_options
 def serve(**flags: Any) -> None:
     """Run the server: REST, the embedded broker and the databases, in one process."""
+    put_off_garbage()
     with one_line_errors():
         settings = read_settings(flags)
         from pingup.log import set_up
@@ -37,6 +39,7 @@ async def _serve(settings: Settings) -> None:
             path = settings.data_dir / "admin.token"
             print(f"pingup admin token (kept in {path}): {pingup.new_admin_token}", file=sys.stderr)
         print(f"pingup ready http={pingup.http_url} mqtt={pingup.mqtt_url}", flush=True)
+        settle()
         await pingup.crew.until(stop)
 
 

@@ -39,7 +39,7 @@ class AgentChange(msgspec.Struct, frozen=True, rename="camel"):
     tags: Tags | UnsetType = UNSET
 
 
-async def page(request: web.Request) -> web.Response:
+async def page(request: web.Request) -> web.StreamResponse:
     """Agents by id."""
     limit = query.limit_of(request)
     cursor = request.query.get("cursor")
@@ -55,12 +55,12 @@ async def page(request: web.Request) -> web.Response:
     return answer({"agents": agents, "next": following})
 
 
-async def get(request: web.Request) -> web.Response:
+async def get(request: web.Request) -> web.StreamResponse:
     agent = await request.app[CONTEXT].agents.get(request.match_info[AGENT_ID])
     return answer({"agent": agent})
 
 
-async def post(request: web.Request) -> web.Response:
+async def post(request: web.Request) -> web.StreamResponse:
     """Register an agent; its credentials are shown this once."""
     new = await bodies.read_as(request, NewAgent)
     agent, credentials = await request.app[CONTEXT].agents.register(
@@ -80,7 +80,7 @@ async def post(request: web.Request) -> web.Response:
     )
 
 
-async def patch(request: web.Request) -> web.Response:
+async def patch(request: web.Request) -> web.StreamResponse:
     change = await bodies.read_as(request, AgentChange)
     agent = await request.app[CONTEXT].agents.change(
         request.match_info[AGENT_ID],
@@ -91,14 +91,14 @@ async def patch(request: web.Request) -> web.Response:
     return answer({"agent": agent})
 
 
-async def delete(request: web.Request) -> web.Response:
+async def delete(request: web.Request) -> web.StreamResponse:
     """Remove an agent; with `?purge=true` its telemetry too."""
     purge = query.flag(request, "purge")
     await request.app[CONTEXT].agents.remove(request.match_info[AGENT_ID], purge=purge)
     return answer({"success": True})
 
 
-async def heartbeat(request: web.Request) -> web.Response:
+async def heartbeat(request: web.Request) -> web.StreamResponse:
     """An agent says that it is there, and learns whether commands wait for it."""
     context = request.app[CONTEXT]
     agent_id = request.match_info[AGENT_ID]

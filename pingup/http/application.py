@@ -7,13 +7,12 @@ from aiohttp import hdrs, web
 from pingup.http.access import Route, guarded
 from pingup.http.bodies import expect_nothing_yet
 from pingup.http.context import CONTEXT, Context
-from pingup.http.middleware import answer_problems
 from pingup.http.routes import ROUTES
 
 
 def make_app(context: Context) -> web.Application:
     """The application over these services; every call goes through the access that its route names."""
-    app = web.Application(middlewares=[answer_problems])
+    app = web.Application()
     app[CONTEXT] = context
     for route in (*ROUTES, *_internal_routes(context.internal_token)):
         handle = guarded(route)

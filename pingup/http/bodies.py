@@ -16,6 +16,7 @@ MAX_JSON_BYTES = 64 * 1024
 PATIENCE = 60.0  # seconds for a whole body
 
 T = TypeVar("T")
+B = TypeVar("B", bytes, bytearray)
 
 
 async def read(request: web.Request, limit: int, media_type: str = JSON) -> bytes:
@@ -30,18 +31,24 @@ async def read(request: web.Request, limit: int, media_type: str = JSON) -> byte
     _check_form(request, media_type)
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
-    await _invite(request)
-    body = bytearray()
     try:
-        async with asyncio.timeout(PATIENCE):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > limit:
-                    raise _too_large(limit)
+        if request.content.is_eof():
+            # It came together with its headers, as small ones do: nothing is to be waited for.
+            return _bounded(request.content.read_nowait(), limit)
+        await _invite(request)
+        return await _collect(request, limit)
     except TimeoutError as problem:
         raise TooSlow(f"the body did not come within {PATIENCE:.0f} s") from problem
     except (web.RequestPayloadError, ConnectionError) as problem:
         raise Invalid("the body is not complete") from problem
+
+
+async def _collect(request: web.Request, limit: int) -> bytes:
+    body = bytearray()
+    async with asyncio.timeout(PATIENCE):
+        async for chunk in request.content.iter_any():
+            body += chunk
+            _bounded(body, limit)
     return bytes(body)
 
 
@@ -89,6 +96,12 @@ def _check_form(request: web.Request, media_type: str) -> None:
         raise UnsupportedMediaType(f"a body may not be compressed, this one is {encoding}")
     if hdrs.CONTENT_TYPE in request.headers and request.content_type != media_type:
         raise UnsupportedMediaType(f"the body must be {media_type}, not {request.content_type}")
+
+
+def _bounded(body: B, limit: int) -> B:
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -72,7 +72,7 @@ class WaitingCommand(msgspec.Struct, frozen=True, rename="camel"):
 # --- for operators ---------------------------------------------------------------------------------
 
 
-async def page(request: web.Request) -> web.Response:
+async def page(request: web.Request) -> web.StreamResponse:
     """Commands, newest first."""
     limit = query.limit_of(request)
     cursor = request.query.get("cursor")
@@ -90,12 +90,12 @@ async def page(request: web.Request) -> web.Response:
     return answer({"commands": [_shown(command) for command in commands], "next": following})
 
 
-async def get(request: web.Request) -> web.Response:
+async def get(request: web.Request) -> web.StreamResponse:
     command = await request.app[CONTEXT].commands.get(request.match_info["command_id"])
     return answer({"command": _shown(command)})
 
 
-async def post(request: web.Request) -> web.Response:
+async def post(request: web.Request) -> web.StreamResponse:
     """Make a command; it is stored when this is answered, and sent as soon as the agent can be reached."""
     new = await bodies.read_as(request, NewCommand)
     if not is_agent_id(new.agent_id):
@@ -106,7 +106,7 @@ async def post(request: web.Request) -> web.Response:
     return answer({"command": _shown(command)}, HTTPStatus.CREATED, location)
 
 
-async def cancel(request: web.Request) -> web.Response:
+async def cancel(request: web.Request) -> web.StreamResponse:
     command = await request.app[CONTEXT].commands.cancel(request.match_info["command_id"])
     return answer({"command": _shown(command)})
 
@@ -142,7 +142,7 @@ def _shown(command: Command) -> ShownCommand:
 # --- for agents ------------------------------------------------------------------------------------
 
 
-async def pending(request: web.Request) -> web.Response:
+async def pending(request: web.Request) -> web.StreamResponse:
     """What waits for an agent, oldest first. Fetched by the agent itself, it counts as sent."""
     context = request.app[CONTEXT]
     agent = await context.agents.get(request.match_info[AGENT_ID])
@@ -151,7 +151,7 @@ async def pending(request: web.Request) -> web.Response:
     return answer({"commands": [_waiting(command) for command in waiting]})
 
 
-async def result(request: web.Request) -> web.Response:
+async def result(request: web.Request) -> web.StreamResponse:
     """Take what an agent says of a command: a signed message, about the command that the path names."""
     context = request.app[CONTEXT]
     payload = await bodies.read(request, uplink.MAX_MESSAGE_BYTES)

@@ -13,8 +13,9 @@ from msgspec import Meta
 from pingup.errors import Invalid, PreconditionFailed
 from pingup.http import bodies, query
 from pingup.http.access import AGENT_ID
+from pingup.http.answers import Headers
 from pingup.http.context import CONTEXT
-from pingup.http.problems import Headers, answer, empty
+from pingup.http.problems import answer, empty
 from pingup.services.configs import AgentConfig
 
 Version = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -26,7 +27,7 @@ class Rollback(msgspec.Struct, frozen=True):
     version: Version
 
 
-async def get(request: web.Request) -> web.Response:
+async def get(request: web.Request) -> web.StreamResponse:
     """The newest configuration, or that of `?version=`; 304 when the caller has it already."""
     config = await request.app[CONTEXT].configs.get(request.match_info[AGENT_ID], _version_of(request))
     known = request.if_none_match or ()
@@ -35,7 +36,7 @@ async def get(request: web.Request) -> web.Response:
     return _answer(config)
 
 
-async def post(request: web.Request) -> web.Response:
+async def post(request: web.Request) -> web.StreamResponse:
     """Make the body the next version, if the newest one is the one that `If-Match` names."""
     config = await bodies.read_as(request, dict[str, Any])
     expected = await _expected(request)
@@ -43,14 +44,14 @@ async def post(request: web.Request) -> web.Response:
     return _answer(made)
 
 
-async def history(request: web.Request) -> web.Response:
+async def history(request: web.Request) -> web.StreamResponse:
     """All versions, newest first."""
     agent_id = request.match_info[AGENT_ID]
     versions = await request.app[CONTEXT].configs.history(agent_id, query.limit_of(request))
     return answer({"agentId": agent_id, "versions": versions})
 
 
-async def roll_back(request: web.Request) -> web.Response:
+async def roll_back(request: web.Request) -> web.StreamResponse:
     """Make a new version with the content of an old one."""
     wish = await bodies.read_as(request, Rollback)
     made = await request.app[CONTEXT].configs.roll_back(request.match_info[AGENT_ID], wish.version)
@@ -85,5 +86,5 @@ def _headers(config: AgentConfig) -> Headers:
     return {hdrs.ETAG: f'"{_tag(config.version)}"', hdrs.CACHE_CONTROL: "no-cache"}
 
 
-def _answer(config: AgentConfig) -> web.Response:
+def _answer(config: AgentConfig) -> web.StreamResponse:
     return answer(config, headers=_headers(config))

@@ -68,3 +68,13 @@ def micros(moment: datetime) -> int:
 def moment(micros: int) -> datetime:
     """A cursor's moment, in UTC."""
     return _EPOCH + micros * _MICROSECOND
+
+
+def micros_or_none(moment: datetime | None) -> int | None:
+    """An end of a range as it stands in a cursor; None where it is open."""
+    return None if moment is None else micros(moment)
+
+
+def moment_or_none(micros: int | None) -> datetime | None:
+    """An end of a range out of a cursor."""
+    return None if micros is None else moment(micros)

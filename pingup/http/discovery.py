@@ -12,16 +12,17 @@ from pingup.http.problems import answer
 from pingup.topics import Kind
 
 
-async def post(request: web.Request) -> web.Response:
+async def post(request: web.Request) -> web.StreamResponse:
     """Take a scan."""
     payload = await bodies.read(request, uplink.MAX_MESSAGE_BYTES)
     return await uplink.take(request, Kind.DISCOVERY, payload)
 
 
-async def history(request: web.Request) -> web.Response:
+async def history(request: web.Request) -> web.StreamResponse:
     """An agent's scans, newest first unless asked otherwise."""
     context = request.app[CONTEXT]
     agent_id = request.match_info[AGENT_ID]
+    query.refuse(request, "step", "agg", "fields")
     span = query.span_of(request, context.clock.now())
     found = await context.history.scans(agent_id, query.one_more(span))
     page, following = query.page_of(request, span, found)
@@ -29,7 +30,7 @@ async def history(request: web.Request) -> web.Response:
     return answer({"agentId": agent_id, "discovery": scans, "next": following})
 
 
-async def latest(request: web.Request) -> web.Response:
+async def latest(request: web.Request) -> web.StreamResponse:
     """An agent's newest scan, null when it has made none."""
     query.refuse(request, "diff")
     query.want_json(request)

@@ -10,7 +10,7 @@ from pingup.http.context import CONTEXT
 from pingup.http.problems import answer
 
 
-async def get(request: web.Request) -> web.Response:
+async def get(request: web.Request) -> web.StreamResponse:
     """An agent's streams, the one heard of last first, each with its newest gaps."""
     query.want_json(request)
     agent_id = request.match_info[AGENT_ID]

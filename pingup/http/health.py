@@ -11,18 +11,18 @@ from pingup.http.problems import answer
 from pingup.services.health import Health, Status
 
 
-async def health(request: web.Request) -> web.Response:
+async def health(request: web.Request) -> web.StreamResponse:
     """Every part by name; 503 when the whole does not work."""
     found = await request.app[CONTEXT].health.look()
     return answer(found, _status(found))
 
 
-async def live(request: web.Request) -> web.Response:
+async def live(request: web.Request) -> web.StreamResponse:
     """The process answers: that is all it says."""
     return answer({"status": "alive"})
 
 
-async def ready(request: web.Request) -> web.Response:
+async def ready(request: web.Request) -> web.StreamResponse:
     """Whether calls can be served now."""
     found = await request.app[CONTEXT].health.look()
     status = _status(found)

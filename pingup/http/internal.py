@@ -108,7 +108,7 @@ class VerneAnswer(msgspec.Struct, frozen=True):
     result: str | dict[str, str]
 
 
-async def authenticate(request: web.Request) -> web.Response:
+async def authenticate(request: web.Request) -> web.StreamResponse:
     """Whether somebody may connect with this password and this client id."""
     if HOOK in request.headers:
         _expect_hook(request, "auth_on_register")
@@ -127,7 +127,7 @@ def _log_in(
     return request.app[CONTEXT].admission.log_in(username, password, client_id or "")
 
 
-def _verdict(who: Principal | None) -> web.Response:
+def _verdict(who: Principal | None) -> web.StreamResponse:
     if who is None:
         return answer(Admitted("deny", ok=False, error="not authorised"))
     ends = UNSET if who.expires_at is None else int(who.expires_at.timestamp())
@@ -199,7 +199,7 @@ _RULES: dict[Action | Acc, Rule] = {
 }
 
 
-async def authorise(request: web.Request) -> web.Response:
+async def authorise(request: web.Request) -> web.StreamResponse:
     """Whether a user may publish on a topic, subscribe to a filter, or get a message."""
     if HOOK in request.headers:
         return await _authorise_verne(request)
@@ -212,7 +212,7 @@ async def authorise(request: web.Request) -> web.Response:
     return answer(Admitted("deny", ok=False, error="not authorised"))
 
 
-async def _authorise_verne(request: web.Request) -> web.Response:
+async def _authorise_verne(request: web.Request) -> web.StreamResponse:
     if _expect_hook(request, "auth_on_publish", "auth_on_subscribe") == "auth_on_publish":
         publish = await _read(request, VernePublish)
         return _to_verne(is_permitted=_is_permitted(request, publish.username, may_publish, publish.topic))
@@ -239,7 +239,7 @@ def _expect_hook(request: web.Request, *hooks: str) -> str:
     return hook
 
 
-def _to_verne(*, is_permitted: bool) -> web.Response:
+def _to_verne(*, is_permitted: bool) -> web.StreamResponse:
     return answer(VerneAnswer("ok" if is_permitted else {"error": "not_allowed"}))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
 
 from pingup.errors import (
     Conflict,
@@ -62,28 +62,37 @@ STATUS_OF_REASONS: dict[Reason, HTTPStatus] = {
 }
 
 
-@web.middleware
-async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what is expected to go wrong into a problem document; a bug is `server`'s to answer."""
-    try:
-        return await handler(request)
-    except Refused as refusal:
-        return _of_refusal(refusal)
-    except Rejected as rejection:
-        return problem(
-            STATUS_OF_REASONS[rejection.reason],
-            rejection.detail,
-            errors=errors_by_field(rejection.detail),
-            reason=rejection.reason,
-        )
-    except Unavailable as trouble:
-        headers = {hdrs.RETRY_AFTER: RETRY_AFTER}
-        return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(trouble), headers=headers)
-    except web.HTTPException as exception:
-        return _of_aiohttp(request, exception)
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-def _of_refusal(refusal: Refused) -> web.Response:
+def answering_problems(handle: Handle) -> Handle:
+    """Turn what is expected to go wrong into a problem document; a bug is `server`'s to answer.
+
+    It stands before the whole application: aiohttp's middlewares within it are put together for each request.
+    """
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except Refused as refusal:
+            return _of_refusal(refusal)
+        except Rejected as rejection:
+            return problem(
+                STATUS_OF_REASONS[rejection.reason],
+                rejection.detail,
+                errors=errors_by_field(rejection.detail),
+                reason=rejection.reason,
+            )
+        except Unavailable as trouble:
+            headers = {hdrs.RETRY_AFTER: RETRY_AFTER}
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(trouble), headers=headers)
+        except web.HTTPException as exception:
+            return _of_aiohttp(request, exception)
+
+    return answer
+
+
+def _of_refusal(refusal: Refused) -> web.StreamResponse:
     headers = {}
     if isinstance(refusal, Unauthenticated):
         headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
@@ -95,7 +104,7 @@ def _of_refusal(refusal: Refused) -> web.Response:
     return response
 
 
-def _of_aiohttp(request: web.Request, exception: web.HTTPException) -> web.Response:
+def _of_aiohttp(request: web.BaseRequest, exception: web.HTTPException) -> web.StreamResponse:
     status = HTTPStatus(exception.status)
     if isinstance(exception, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(exception.allowed_methods))

@@ -8,17 +8,16 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 from msgspec import UNSET, UnsetType
 from multidict import istr
 
 from pingup import codec
 from pingup.errors import Reason, Refused
+from pingup.http.answers import Answer, Headers, lines
 
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
-
-Headers = Mapping[istr, str]
 
 # On every answer: nothing about versions, and no copies of what may hold a secret.
 _HEADERS: Headers = {
@@ -26,6 +25,7 @@ _HEADERS: Headers = {
     hdrs.CACHE_CONTROL: "no-store",
     istr("X-Content-Type-Options"): "nosniff",
 }
+_JSON_LINES = lines({**_HEADERS, hdrs.CONTENT_TYPE: JSON})
 
 # The parser's words: "Expected `str`, got `int` - at `$.name`".
 _PLACE = re.compile(r"(.*) - at `\$\.?([^`]+)`", re.DOTALL)
@@ -60,15 +60,21 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason | UnsetType = UNSET
 
 
-def answer(value: Any, status: HTTPStatus = HTTPStatus.OK, headers: Headers | None = None) -> web.Response:
+def answer(value: Any, status: HTTPStatus = HTTPStatus.OK, headers: Headers | None = None) -> Answer:
     """A value as JSON."""
-    body = codec.encode(value)
-    return web.Response(body=body, status=status, headers={**_HEADERS, **(headers or {})}, content_type=JSON)
+    return answer_json(codec.encode(value), status, headers)
 
 
-def empty(status: HTTPStatus, headers: Headers) -> web.Response:
-    """An answer without a body."""
-    return web.Response(status=status, headers={**_HEADERS, **headers})
+def answer_json(body: bytes, status: HTTPStatus = HTTPStatus.OK, headers: Headers | None = None) -> Answer:
+    """What is JSON already."""
+    if headers is None:
+        return Answer(status, _JSON_LINES, body)
+    return Answer(status, lines({**_HEADERS, hdrs.CONTENT_TYPE: JSON, **headers}), body)
+
+
+def empty(status: HTTPStatus, headers: Headers) -> Answer:
+    """An answer that can have no body, with 204 or 304."""
+    return Answer(status, lines({**_HEADERS, **headers}), None)
 
 
 def problem(
@@ -78,7 +84,7 @@ def problem(
     errors: Mapping[str, str] | None = None,
     reason: Reason | UnsetType = UNSET,
     headers: Headers | None = None,
-) -> web.Response:
+) -> Answer:
     """A problem document as an answer."""
     document = Problem(
         title=status.phrase,
@@ -87,12 +93,8 @@ def problem(
         errors=dict(errors) if errors else UNSET,
         reason=reason,
     )
-    return web.Response(
-        body=codec.encode(document),
-        status=status,
-        headers={**_HEADERS, **(headers or {})},
-        content_type=PROBLEM_JSON,
-    )
+    fields = lines({**_HEADERS, hdrs.CONTENT_TYPE: PROBLEM_JSON, **(headers or {})})
+    return Answer(status, fields, codec.encode(document))
 
 
 def errors_by_field(complaint: str) -> dict[str, str]:

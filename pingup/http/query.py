@@ -21,6 +21,8 @@ from pingup.topics import is_agent_id
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 10_000
+MAX_FIELDS = 64
+MAX_FIELD = 64  # characters, as many as the name of a metric may have
 TIME_FORMS = "RFC 3339 with an offset, seconds since 1970, or back from now like -1h or -30d"
 
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -86,6 +88,23 @@ def agent_id_of(request: web.Request) -> str | None:
     return agent_id
 
 
+def fields_of(request: web.Request) -> tuple[str, ...] | None:
+    """The names in `fields`, in their order, None when it is not given.
+
+    Raises:
+        Invalid: there are none or too many, one is given twice, or one is no name of a value.
+    """
+    text = request.query.get("fields")
+    if text is None:
+        return None
+    fields = tuple(text.split(","))
+    if len(fields) > MAX_FIELDS or len(set(fields)) < len(fields):
+        raise Invalid("bad fields", {"fields": f"at most {MAX_FIELDS} different names"})
+    if any(not 1 <= len(field) <= MAX_FIELD or field in ("timestamp", "agentId") for field in fields):
+        raise Invalid("bad fields", {"fields": "names of metrics or `status`, with commas between them"})
+    return fields
+
+
 def moment_of(request: web.Request, name: str, now: datetime) -> datetime | None:
     """A moment in UTC in one of three forms, None when it is not given.
 
@@ -119,7 +138,7 @@ def parse_moment(text: str, now: datetime) -> datetime:
     return msgspec.convert(text, Moment).astimezone(UTC)
 
 
-# --- what is not there yet -------------------------------------------------------------------------
+# --- what a call does not do -------------------------------------------------------------------------
 
 
 def refuse(request: web.Request, *names: str) -> None:
@@ -158,21 +177,30 @@ class _Bookmark(msgspec.Struct, frozen=True, array_like=True):
     shown: Annotated[int, Meta(ge=1, le=2**31)]
 
 
+def range_of(request: web.Request, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """The moments `from` and `to`, None where they are not given.
+
+    Raises:
+        Invalid: one is no moment, or they are the wrong way round.
+    """
+    start, end = moment_of(request, "from", now), moment_of(request, "to", now)
+    if start is not None and end is not None and start > end:
+        raise Invalid("bad range", {"from": "must not lie after `to`"})
+    return start, end
+
+
 def span_of(request: web.Request, now: datetime) -> Span:
     """The stretch of a history that `from`, `to`, `limit`, `order` and `cursor` ask for.
 
     A cursor goes on with the range of its first page.
 
     Raises:
-        Invalid, NotAcceptable: a parameter is bad or not supported.
+        Invalid, NotAcceptable: a parameter is bad.
     """
-    refuse(request, "step", "agg", "fields")
     want_json(request)
     limit = limit_of(request)
     order = choice(request, "order", Order)
-    start, end = moment_of(request, "from", now), moment_of(request, "to", now)
-    if start is not None and end is not None and start > end:
-        raise Invalid("bad range", {"from": "must not lie after `to`"})
+    start, end = range_of(request, now)
     cursor = request.query.get("cursor")
     if cursor is None:
         return Span(start, end, limit, order or Order.DESC)
@@ -180,8 +208,8 @@ def span_of(request: web.Request, now: datetime) -> Span:
     if order not in (None, mark.order):
         raise Invalid("bad order", {"order": f"the cursor is of a page in the order {mark.order}"})
     return Span(
-        None if mark.start is None else cursors.moment(mark.start),
-        None if mark.end is None else cursors.moment(mark.end),
+        cursors.moment_or_none(mark.start),
+        cursors.moment_or_none(mark.end),
         limit,
         mark.order,
         Place(cursors.moment(mark.timestamp), mark.shown),
@@ -204,8 +232,8 @@ def page_of(request: web.Request, span: Span, found: Sequence[R]) -> tuple[Seque
         shown += span.after.shown
     mark = _Bookmark(
         span.order,
-        None if span.start is None else cursors.micros(span.start),
-        None if span.end is None else cursors.micros(span.end),
+        cursors.micros_or_none(span.start),
+        cursors.micros_or_none(span.end),
         cursors.micros(last),
         shown,
     )

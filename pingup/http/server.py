@@ -16,6 +16,7 @@ from aiohttp import web
 from pingup.errors import Unusable
 from pingup.http.application import make_app
 from pingup.http.context import Context
+from pingup.http.middleware import answering_problems
 from pingup.http.problems import problem
 from pingup.settings import HttpSettings
 
@@ -112,4 +113,5 @@ class _Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return _Listener(made.request_handler, request_factory=made.request_factory)
+        handle = answering_problems(made.request_handler)
+        return _Listener(handle, request_factory=made.request_factory)

@@ -47,12 +47,12 @@ class ShownToken(msgspec.Struct, frozen=True, rename="camel"):
     last_used_at: datetime | None
 
 
-async def every(request: web.Request) -> web.Response:
+async def every(request: web.Request) -> web.StreamResponse:
     tokens = await request.app[CONTEXT].tokens.all()
     return answer({"tokens": [_shown(token) for token in tokens]})
 
 
-async def post(request: web.Request) -> web.Response:
+async def post(request: web.Request) -> web.StreamResponse:
     new = await bodies.read_as(request, NewToken)
     scope = Scope[new.scope.upper()]
     made, text = await request.app[CONTEXT].tokens.create(new.name, scope, _utc(new.expires_at))
@@ -63,7 +63,7 @@ async def post(request: web.Request) -> web.Response:
     )
 
 
-async def delete(request: web.Request) -> web.Response:
+async def delete(request: web.Request) -> web.StreamResponse:
     """Revoke a token."""
     await request.app[CONTEXT].tokens.remove(request.match_info["token_id"])
     return answer({"success": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 
 import msgspec
@@ -29,11 +30,16 @@ class Taken(msgspec.Struct, frozen=True):
 
 def inbound(request: web.Request, kind: Kind, payload: bytes) -> Inbound:
     """A message of the calling agent, as every edge hands it on."""
+    return inbounds(request, kind, (payload,))[0]
+
+
+def inbounds(request: web.Request, kind: Kind, payloads: Iterable[bytes]) -> list[Inbound]:
+    """Messages of the calling agent that came together."""
     resource = request.match_info.route.resource
     path = request.path if resource is None else resource.canonical
-    return Inbound(
-        kind, request[PRINCIPAL].id, payload, request.app[CONTEXT].clock.now(), f"{request.method} {path}"
-    )
+    source, now = f"{request.method} {path}", request.app[CONTEXT].clock.now()
+    agent_id = request[PRINCIPAL].id
+    return [Inbound(kind, agent_id, payload, now, source) for payload in payloads]
 
 
 def taken(outcome: Outcome) -> tuple[HTTPStatus, Taken]:
@@ -51,7 +57,7 @@ def taken(outcome: Outcome) -> tuple[HTTPStatus, Taken]:
     )
 
 
-async def take(request: web.Request, kind: Kind, payload: bytes) -> web.Response:
+async def take(request: web.Request, kind: Kind, payload: bytes) -> web.StreamResponse:
     """Bring telemetry in and answer once it is committed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Group commit: what waits is committed together, then each sender is told.
+"""Group commit: what waits is committed together, then its batch is settled.
 
 While one batch is being committed the next one gathers, so a lone message is committed at once and a flood
 shares its commits. Nothing is dropped: when too much waits, senders do.
@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from pingup.errors import Reason, Rejected, Unavailable, Unstorable
-from pingup.model import Deposit, Host, Record, Scan
+from pingup.model import Deposit, Host, Inbound, Outcome, Record, Run, Sample, SampleVerdict
 from pingup.ports import TelemetryStore
+from pingup.services.numbering import merged
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +26,51 @@ MAX_WAITING_ROWS = 20_000
 # A large record counts as several rows, so that bounds in rows are bounds of memory too.
 _ROW_BYTES = 512
 _PORT_BYTES = 6
+# A commit costs about as much as storing 500 samples, and with many senders a moment brings many of them.
+_MANY = 8  # offers
+_ENOUGH = 500  # rows
+_LINGER = 0.002  # seconds
 _FIRST_RETRY, _LAST_RETRY = 0.1, 5.0  # seconds
 
 
 class Offer(msgspec.Struct, eq=False):
-    """What one message brings, how many rows it counts as, and the future that learns which were new."""
+    """What one message brings to be stored: its records, and if it is numbered which one it is.
 
-    deposit: Deposit
-    rows: int
-    future: asyncio.Future[list[bool]]
+    A refused message that is numbered brings no records. `verdicts` are those of a batch's samples that are
+    not to be stored. `future` is whose sender waits for it alone.
+    """
+
+    inbound: Inbound
+    records: tuple[Record, ...]
+    run: Run | None = None
+    verdicts: tuple[SampleVerdict, ...] = ()
+    batch: bool = False
+    future: asyncio.Future[Outcome] | None = None
     failed_alone: bool = False
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """Offers that one transaction has stored, and for each of its records whether it was new."""
+
+    offers: Sequence[Offer]
+    deposit: Deposit
+    is_new: list[bool]
+
+
+class Batch:
+    """Offers that are settled together.
+
+    `settled` resolves once each of them is stored, or else in `refused`. It fails with `Unavailable` when the
+    server stops before it could store them all.
+    """
+
+    __slots__ = ("offers", "refused", "rows", "settled")
+
+    def __init__(self) -> None:
+        self.offers: list[Offer] = []
+        self.rows = 0
+        self.refused: list[tuple[Offer, Rejected]] = []
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Batcher:
@@ -42,14 +79,17 @@ class Batcher:
     def __init__(
         self,
         store: TelemetryStore,
+        announce: Callable[[Stored], None],
         *,
         max_batch_rows: int = MAX_BATCH_ROWS,
         max_waiting_rows: int = MAX_WAITING_ROWS,
     ) -> None:
+        """`announce` is told of each transaction as soon as it is committed."""
         self._store = store
+        self._announce = announce
         self._max_batch_rows = max_batch_rows
         self._max_waiting_rows = max_waiting_rows
-        self._waiting: deque[Offer] = deque()
+        self._waiting: deque[Batch] = deque()
         self._waiting_rows = 0
         self._work = asyncio.Event()
         self._space = asyncio.Event()
@@ -72,28 +112,32 @@ class Batcher:
         """Wait while more waits than may."""
         await self._space.wait()
 
-    def offer(self, deposit: Deposit) -> asyncio.Future[list[bool]]:
-        """Have what a message brings committed together; the future tells for each record whether it was new.
-
-        It fails with `Rejected` (`internal`) when the store can never take them, and with `Unavailable` when
-        the server stops before it could store them.
-        """
-        future: asyncio.Future[list[bool]] = asyncio.get_running_loop().create_future()
-        # A number without records is a row too.
-        offer = Offer(deposit, sum(map(_rows, deposit.records)) or 1, future)
-        self._waiting.append(offer)
-        self._waiting_rows += offer.rows
+    def offer(self, offer: Offer) -> Batch:
+        """Have what a message brings committed; the batch that it is settled with."""
+        rows = _rows(offer.records)
+        batch = self._waiting[-1] if self._waiting else None
+        if batch is None or batch.rows + rows > self._max_batch_rows:
+            batch = Batch()
+            self._waiting.append(batch)
+            self._work.set()
+        batch.offers.append(offer)
+        batch.rows += rows
+        self._waiting_rows += rows
         if self._waiting_rows >= self._max_waiting_rows:
             self._space.clear()
-        self._work.set()
-        return future
+        return batch
 
     async def run(self) -> None:
         """Commit until `close`; what waits by then is still committed, unless the store is down."""
+        were_many = False
         while self._waiting or not self._closing.is_set():
             await self._work.wait()
             if self._waiting:
-                await self._commit(self._take())
+                if were_many and not self._closing.is_set():
+                    await self._linger()
+                batch = self._take()
+                were_many = len(batch.offers) >= _MANY
+                await self._commit(batch)
             if not self._waiting and not self._closing.is_set():
                 self._work.clear()
 
@@ -102,38 +146,44 @@ class Batcher:
         self._closing.set()
         self._work.set()
 
-    def _take(self) -> list[Offer]:
-        batch = [self._waiting.popleft()]
-        rows = batch[0].rows
-        while self._waiting and rows + self._waiting[0].rows <= self._max_batch_rows:
-            batch.append(self._waiting.popleft())
-            rows += batch[-1].rows
-        self._waiting_rows -= rows
+    async def _linger(self) -> None:
+        """Let more come. Of many who wait for a commit each, most are on their way again just now."""
+        if len(self._waiting) == 1 and self._waiting[0].rows < _ENOUGH:
+            await asyncio.sleep(_LINGER)
+
+    def _take(self) -> Batch:
+        batch = self._waiting.popleft()
+        self._waiting_rows -= batch.rows
         if self._waiting_rows < self._max_waiting_rows:
             self._space.set()
         return batch
 
-    async def _commit(self, batch: list[Offer]) -> None:
+    async def _commit(self, batch: Batch) -> None:
         """Commit a batch, in parts where it cannot be committed as one, until the unstorable stands alone."""
-        pending = [batch]
+        pending: list[Sequence[Offer]] = [batch.offers]
         while pending:
             part = pending.pop()
             try:
-                flags = await self._store.store([offer.deposit for offer in part])
+                deposit = _deposit(part)
+                is_new = await self._store.store(deposit)
             except Unstorable as problem:
                 self._go_on()
-                pending.extend(_without_unstorable(part, problem))
+                pending.extend(_without_unstorable(batch, part, problem))
             except Unavailable as problem:
                 if self._closing.is_set():
-                    for offer in (offer for rest in (part, *pending) for offer in rest):
-                        _fail(offer, problem)
+                    batch.settled.set_exception(problem)
+                    batch.settled.exception()  # there may be nobody left who asks
                     return
                 await self._sit_out(problem)
                 # It may have been too much for the store's memory.
                 pending.extend(_halves(part))
             else:
                 self._go_on()
-                _tell(part, flags)
+                if not pending:
+                    batch.settled.set_result(None)
+                self._announce(Stored(part, deposit, is_new))
+        if not batch.settled.done():
+            batch.settled.set_result(None)
 
     async def _sit_out(self, problem: Unavailable) -> None:
         """Wait before the next try, longer each time, or until the server stops."""
@@ -152,10 +202,21 @@ class Batcher:
         self._problem, self._retry_after = None, _FIRST_RETRY
 
 
-def _rows(record: Record) -> int:
-    if isinstance(record, Scan):
-        return max(1, sum(map(_host_rows, record.hosts)))
-    return 1 + len(record.extra or "") // _ROW_BYTES
+def _deposit(offers: Sequence[Offer]) -> Deposit:
+    records = [record for offer in offers for record in offer.records]
+    return Deposit(records, merged([offer.run for offer in offers if offer.run is not None]))
+
+
+def _rows(records: Sequence[Record]) -> int:
+    rows = 0
+    for record in records:
+        # Asked of the other type, the same question costs ten times as much.
+        if isinstance(record, Sample):
+            rows += 1 if record.extra is None else 1 + len(record.extra) // _ROW_BYTES
+        else:
+            rows += max(1, sum(map(_host_rows, record.hosts)))
+    # A number without records is a row too.
+    return rows or 1
 
 
 def _host_rows(host: Host) -> int:
@@ -163,7 +224,7 @@ def _host_rows(host: Host) -> int:
     return 1 + (names + _PORT_BYTES * len(host.ports)) // _ROW_BYTES
 
 
-def _without_unstorable(part: list[Offer], problem: Unstorable) -> list[list[Offer]]:
+def _without_unstorable(batch: Batch, part: Sequence[Offer], problem: Unstorable) -> list[Sequence[Offer]]:
     """What to try next; an offer that fails alone twice is refused."""
     first, *others = part
     if others:
@@ -172,25 +233,11 @@ def _without_unstorable(part: list[Offer], problem: Unstorable) -> list[list[Off
         first.failed_alone = True
         return [part]
     log.error("a message cannot be stored and is refused: %s", problem)
-    _fail(first, Rejected(Reason.INTERNAL, "the server cannot store this message"))
+    batch.refused.append((first, Rejected(Reason.INTERNAL, "the server cannot store this message")))
     return []
 
 
-def _halves(part: list[Offer]) -> list[list[Offer]]:
+def _halves(part: Sequence[Offer]) -> list[Sequence[Offer]]:
     """Two parts, the first one last, since it is taken from the end; one offer stays whole."""
     middle = len(part) // 2
     return [part[middle:], part[:middle]] if middle else [part]
-
-
-def _tell(part: list[Offer], flags: list[bool]) -> None:
-    start = 0
-    for offer in part:
-        end = start + len(offer.deposit.records)
-        if not offer.future.done():
-            offer.future.set_result(flags[start:end])
-        start = end
-
-
-def _fail(offer: Offer, problem: Exception) -> None:
-    if not offer.future.done():
-        offer.future.set_exception(problem)

@@ -9,6 +9,7 @@ from pingup.crew import Crew
 from pingup.ports import Downlink, Registry, TelemetryStore
 from pingup.services.admission import Admission, server_account
 from pingup.services.agents import Agents
+from pingup.services.announcing import Announcer
 from pingup.services.batching import Batcher
 from pingup.services.commands import Commands
 from pingup.services.configs import Configs
@@ -22,6 +23,7 @@ from pingup.services.presence import Presence
 from pingup.services.receipts import Receipts
 from pingup.services.rejects import Rejects
 from pingup.services.retention import Retention
+from pingup.services.sorting import Sorting
 from pingup.services.timekeeping import Timekeeper
 from pingup.services.tokens import Tokens
 from pingup.settings import Settings
@@ -48,6 +50,7 @@ class Services(msgspec.Struct, frozen=True):
     configs: Configs
     history: History
     retention: Retention
+    sorting: Sorting
     timekeeper: Timekeeper
 
 
@@ -63,7 +66,7 @@ def compose(
 ) -> Services:
     """Build every service; nothing runs yet. `signer` holds the server's own Ed25519 key."""
     security = settings.security
-    live = Live(clock, downlink)
+    live = Live(clock, downlink, settings.mqtt.live)
     rejects = Rejects(clock, downlink)
     downward = Downward(signer)
     commands = Commands(registry.commands, keyring, downward, downlink, live, clock)
@@ -75,16 +78,15 @@ def compose(
     agents = Agents(
         registry.agents, telemetry, ledger, keyring, presence, configs, live, downward, downlink, clock
     )
-    batcher = Batcher(telemetry)
     timekeeper = Timekeeper(clock, security.max_future)
+    announcer = Announcer(timekeeper, presence, receipts, live, rejects, keyring)
+    batcher = Batcher(telemetry, announcer.announce)
     ingest = Ingest(
         keyring=keyring,
         batcher=batcher,
         presence=presence,
         commands=commands,
         configs=configs,
-        live=live,
-        receipts=receipts,
         rejects=rejects,
         window=Window(security.max_past, security.max_future),
         timekeeper=timekeeper,
@@ -108,6 +110,7 @@ def compose(
         retention=Retention(
             telemetry, ledger, clock, samples=settings.retention.metrics, scans=settings.retention.discovery
         ),
+        sorting=Sorting(telemetry, clock),
         timekeeper=timekeeper,
     )
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pingup.errors import NotFound
 from pingup.model import Order, Presence, Sample, Scan, Span
 from pingup.ports import TelemetryStore
+from pingup.rollups import Bucket, Rollup
 from pingup.services.agents import Agents
 from pingup.services.gaps import StreamState, completeness, state_of
 from pingup.services.keyring import Keyring
@@ -30,6 +31,13 @@ class History:
     async def samples(self, agent_id: str, span: Span) -> list[Sample]:
         """A page of an agent's samples."""
         found = await self._telemetry.samples(agent_id, span)
+        if not found:
+            await self._check_known(agent_id)
+        return found
+
+    async def buckets(self, agent_id: str, rollup: Rollup) -> list[Bucket]:
+        """A page of an agent's samples rolled up."""
+        found = await self._telemetry.buckets(agent_id, rollup)
         if not found:
             await self._check_known(agent_id)
         return found

@@ -2,43 +2,44 @@
 
     key of → verify → decode → check identity and time → offer → committed → announced
 
-The edge that brought the message acknowledges when its future resolves, or when it fails with `Rejected`.
+The edge that brought the message acknowledges when its future resolves, or when it fails with `Rejected`. An
+edge that brings very many takes a future that they share, which only tells that they are settled.
 """
 
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from pingup import codec, signing
+from pingup import codec
 from pingup.crew import Crew
 from pingup.errors import Reason, Rejected, Unavailable
 from pingup.model import (
     AgentKey,
     CommandReport,
     ConfigReport,
-    Deposit,
     Inbound,
     Message,
     Outcome,
     Record,
-    Run,
     SampleVerdict,
     StatusReport,
     TelemetryReport,
 )
 from pingup.services import numbering
-from pingup.services.batching import Batcher
+from pingup.services.batching import Batch, Batcher, Offer
 from pingup.services.commands import Commands
 from pingup.services.configs import Configs
 from pingup.services.keyring import Keyring
-from pingup.services.live import Live
+from pingup.services.patience import Patience
 from pingup.services.presence import Presence
-from pingup.services.receipts import Receipts
 from pingup.services.rejects import Rejects
 from pingup.services.timekeeping import Timekeeper
+from pingup.signing import Verifier
+from pingup.topics import Kind
 
 MAX_IN_HAND = 1_000
 MAX_SHOWN_ID = 64  # characters
@@ -52,12 +53,23 @@ class Window(msgspec.Struct, frozen=True):
     future: timedelta
 
 
-class _Judged(msgspec.Struct, frozen=True):
-    """Telemetry after its times were checked: what is to be stored, and what of a batch is not."""
+_STATUS = Kind.STATUS
+_FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
+_LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 
-    records: tuple[Record, ...]
-    verdicts: tuple[SampleVerdict, ...] = ()
-    batch: bool = False
+
+class _Limits(msgspec.Struct, frozen=True):
+    """The window at one moment: what lies outside is looked at more closely."""
+
+    now: datetime
+    earliest: datetime
+    latest: datetime
+
+    @classmethod
+    def at(cls, now: datetime, window: Window) -> _Limits:
+        past = min(window.past, now - _FIRST_MOMENT)
+        future = min(window.future, _LAST_MOMENT - now)
+        return cls(now, now - past, now + future)
 
 
 class Ingest:
@@ -71,8 +83,6 @@ class Ingest:
         presence: Presence,
         commands: Commands,
         configs: Configs,
-        live: Live,
-        receipts: Receipts,
         rejects: Rejects,
         window: Window,
         timekeeper: Timekeeper,
@@ -84,12 +94,14 @@ class Ingest:
         self._presence = presence
         self._commands = commands
         self._configs = configs
-        self._live = live
-        self._receipts = receipts
         self._rejects = rejects
+        self._verifier = Verifier()
         self._window = window
+        self._limits: _Limits | None = None
+        self._batch: Batch | None = None
         self._timekeeper = timekeeper
         self._crew = crew
+        self._patience = Patience(self._why_waiting)
         self._in_hand: set[asyncio.Task[None]] = set()
         self._last_of: dict[str, asyncio.Task[None]] = {}
         self._has_hands = asyncio.Event()
@@ -116,14 +128,20 @@ class Ingest:
         """
         if self._timekeeper.problem is not None:
             raise Unavailable(self._timekeeper.problem)
+        if self.has_room:
+            future = self.submit(inbound)
+            if not future.done():
+                self._patience.limit(future, PATIENCE)
+            return await future
         try:
             async with asyncio.timeout(PATIENCE):
                 await self.room()
-                return await asyncio.shield(self.submit(inbound))
+                return await self.submit(inbound)
         except TimeoutError as problem:
-            raise Unavailable(
-                self._batcher.problem or "the server is busy storing what came before"
-            ) from problem
+            raise Unavailable(self._why_waiting()) from problem
+
+    def _why_waiting(self) -> str:
+        return self._batcher.problem or "the server is busy storing what came before"
 
     def submit(self, inbound: Inbound) -> asyncio.Future[Outcome]:
         """Take a message. The future resolves once it is committed.
@@ -135,12 +153,31 @@ class Ingest:
         try:
             message = self._open(inbound)
             if isinstance(message, TelemetryReport):
-                self._offer(inbound, message, future)
+                self._offer(self._judge(inbound, message, future))
             else:
                 self._hand_over(inbound, message, future)
         except (Rejected, Unavailable) as problem:
             self._fail(inbound, problem, future)
         return future
+
+    def take(self, inbound: Inbound) -> asyncio.Future[None] | None:
+        """Take a telemetry message that nobody waits for alone; None when there is nothing to wait for.
+
+        The future is shared with others. It resolves once they are all committed or refused, and fails with
+        `Unavailable` when that could not be: none of them is to be acknowledged then.
+        """
+        try:
+            message = self._open(inbound)
+            assert isinstance(message, TelemetryReport)  # noqa: S101 - what the kinds of telemetry decode to
+            return self._offer(self._judge(inbound, message, None)).settled
+        except Rejected as refusal:
+            self._refuse(inbound, refusal)
+            return None
+        except Unavailable as problem:
+            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            failed.set_exception(problem)
+            failed.exception()  # its connection may end before it asks
+            return failed
 
     async def drain(self) -> None:
         """Return once everything that was taken has been told its end."""
@@ -152,17 +189,18 @@ class Ingest:
     def _open(self, inbound: Inbound) -> Message:
         key = self._key_of(inbound.agent_id)
         codec.check_size(inbound.kind, inbound.payload)
-        signing.verify(inbound.payload, key)
+        self._verifier.verify(inbound.payload, key)
         message = codec.decode(inbound.kind, inbound.payload)
         if message.agent_id != inbound.agent_id:
             claimed = message.agent_id[:MAX_SHOWN_ID]
             detail = f"the message says agentId {claimed!r}, it came as {inbound.agent_id}"
             raise Rejected(Reason.WRONG_AGENT, detail)
-        if isinstance(message, CommandReport) and inbound.command_id not in (None, message.command_id):
-            detail = f"the message is about command {message.command_id!r}, it came for {inbound.command_id}"
+        named = inbound.command_id
+        if named is not None and isinstance(message, CommandReport) and named != message.command_id:
+            detail = f"the message is about command {message.command_id!r}, it came for {named}"
             raise Rejected(Reason.INVALID, detail)
         # A will is signed when its session begins and may be sent long after.
-        self._check_time(message.sent_at, inbound.received_at, past=not isinstance(message, StatusReport))
+        self._check_time(message.sent_at, inbound.received_at, past=inbound.kind is not _STATUS)
         return message
 
     def _key_of(self, agent_id: str) -> AgentKey:
@@ -172,7 +210,10 @@ class Ingest:
         return key
 
     def _check_time(self, moment: datetime, now: datetime, *, past: bool = True) -> None:
-        if moment - now > self._window.future:
+        limits = self._limits
+        if limits is None or limits.now is not now:
+            limits = self._limits = _Limits.at(now, self._window)
+        if moment > limits.latest:
             if self._timekeeper.problem is not None:
                 raise Unavailable(self._timekeeper.problem)
             ahead = (moment - now).total_seconds()
@@ -181,64 +222,60 @@ class Ingest:
                 f"the timestamp is {ahead:,.0f} s ahead of the server's clock, "
                 f"{self._window.future.total_seconds():,.0f} s are allowed",
             )
-        if past and now - moment > self._window.past:
+        if past and moment < limits.earliest:
             raise Rejected(
                 Reason.TOO_OLD,
                 f"the timestamp is {(now - moment).days} days old, {self._window.past.days} are allowed",
             )
 
-    def _offer(self, inbound: Inbound, message: TelemetryReport, future: asyncio.Future[Outcome]) -> None:
-        judged = self._judge(inbound, message)
-        if not judged.records:
-            first = judged.verdicts[0]
-            detail = f"all {len(judged.verdicts)} samples are refused; the first: {first.detail}"
-            raise Rejected(first.reason, detail)
+    def _judge(
+        self, inbound: Inbound, message: TelemetryReport, future: asyncio.Future[Outcome] | None
+    ) -> Offer:
+        """Of a batch each sample is judged by itself for its time."""
+        records: tuple[Record, ...] = message.records
+        verdicts: tuple[SampleVerdict, ...] = ()
+        if message.batch:
+            records, verdicts = self._judge_each(inbound, message.records)
         run = None
         if message.numbering is not None:
-            run = numbering.stored(inbound, message.numbering, judged.records)
-        commit = self._batcher.offer(Deposit(judged.records, run))
-        commit.add_done_callback(lambda done: self._settle(inbound, judged, run, done, future))
+            run = numbering.stored(inbound, message.numbering, records)
+        return Offer(inbound, records, run, verdicts, message.batch, future)
 
-    def _judge(self, inbound: Inbound, message: TelemetryReport) -> _Judged:
-        """Of a batch each sample is judged by itself for its time."""
-        if not message.batch:
-            return _Judged(message.records)
-        records: list[Record] = []
+    def _judge_each(
+        self, inbound: Inbound, records: Sequence[Record]
+    ) -> tuple[tuple[Record, ...], tuple[SampleVerdict, ...]]:
+        timely: list[Record] = []
         verdicts: list[SampleVerdict] = []
-        for index, record in enumerate(message.records):
+        for index, record in enumerate(records):
             try:
                 self._check_time(record.timestamp, inbound.received_at)
             except Rejected as refusal:
                 verdicts.append(SampleVerdict(index, refusal.reason, refusal.detail))
             else:
-                records.append(record)
-        return _Judged(tuple(records), tuple(verdicts), batch=True)
+                timely.append(record)
+        if not timely:
+            first = verdicts[0]
+            detail = f"all {len(verdicts)} samples are refused; the first: {first.detail}"
+            raise Rejected(first.reason, detail)
+        return tuple(timely), tuple(verdicts)
 
-    def _settle(
-        self,
-        inbound: Inbound,
-        judged: _Judged,
-        run: Run | None,
-        commit: asyncio.Future[list[bool]],
-        future: asyncio.Future[Outcome],
-    ) -> None:
-        """Tell the edge what became of its records, then everybody else."""
-        problem = commit.exception()
+    def _offer(self, offer: Offer) -> Batch:
+        batch = self._batcher.offer(offer)
+        if batch is not self._batch:
+            self._batch = batch
+            batch.settled.add_done_callback(lambda _: self._settle(batch))
+        return batch
+
+    def _settle(self, batch: Batch) -> None:
+        """Tell the senders whose messages were not stored; the others know already."""
+        if batch is self._batch:
+            self._batch = None
+        for offer, refusal in batch.refused:
+            self._refuse(offer.inbound, refusal, offer.future)
+        problem = batch.settled.exception()
         if problem is not None:
-            self._fail(inbound, problem, future)
-            return
-        new = [record for record, is_new in zip(judged.records, commit.result(), strict=True) if is_new]
-        repeats = len(judged.records) - len(new)
-        future.set_result(Outcome(len(new), repeats, judged.verdicts, judged.batch))
-        for verdict in judged.verdicts:
-            self._note(inbound, verdict.reason, f"sample {verdict.index}: {verdict.detail}")
-        self._timekeeper.witness(max(record.timestamp for record in judged.records))
-        self._presence.heard(inbound.agent_id, inbound.received_at)
-        if run is not None:
-            self._receipts.settle(run)
-        # What is retained of an agent that was removed in the meantime has been cleared already.
-        if self._keyring.key_of(inbound.agent_id) is not None:
-            self._live.stored(new)
+            for offer in batch.offers:
+                _set_exception(offer.future, problem)
 
     def _hand_over(
         self,
@@ -269,7 +306,9 @@ class Ingest:
         except (Rejected, Unavailable) as problem:
             self._fail(inbound, problem, future)
         else:
-            future.set_result(outcome)
+            # Whoever waited may have gone, or lost patience.
+            if not future.done():
+                future.set_result(outcome)
 
     async def _bring(self, message: StatusReport | CommandReport | ConfigReport, at: datetime) -> Outcome:
         match message:
@@ -299,25 +338,23 @@ class Ingest:
         else:
             _set_exception(future, problem)
 
-    def _refuse(self, inbound: Inbound, refusal: Rejected, future: asyncio.Future[Outcome]) -> None:
+    def _refuse(
+        self, inbound: Inbound, refusal: Rejected, future: asyncio.Future[Outcome] | None = None
+    ) -> None:
         self._note(inbound, refusal.reason, refusal.detail)
         _set_exception(future, refusal)
         key = self._keyring.key_of(inbound.agent_id)
         run = numbering.refused(inbound, refusal.reason, key)
         if run is not None:
-            mark = self._batcher.offer(Deposit((), run))
-            mark.add_done_callback(lambda done: self._settle_refused(run, done))
-
-    def _settle_refused(self, run: Run, commit: asyncio.Future[list[bool]]) -> None:
-        # One that could not be stored is none: the agent sends its message again, and it is refused again.
-        if commit.exception() is None:
-            self._receipts.settle(run)
+            # If it can't be stored, the agent sends its message again, and it is refused again.
+            self._offer(Offer(inbound, (), run))
 
     def _note(self, inbound: Inbound, reason: Reason, detail: str) -> None:
         self._rejects.note(agent_id=inbound.agent_id, source=inbound.source, reason=reason, detail=detail)
 
 
-def _set_exception(future: asyncio.Future[Outcome], problem: BaseException) -> None:
-    future.set_exception(problem)
-    # An edge whose peer has gone never asks; what was wrong is counted already.
-    future.exception()
+def _set_exception(future: asyncio.Future[Outcome] | None, problem: BaseException) -> None:
+    if future is not None and not future.done():
+        future.set_exception(problem)
+        # An edge whose peer has gone never asks; what was wrong is counted already.
+        future.exception()

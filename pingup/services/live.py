@@ -13,33 +13,48 @@ from pingup import codec
 from pingup.clock import Clock
 from pingup.model import Command, Presence, Record, Sample, Scan
 from pingup.ports import Downlink
+from pingup.settings import LiveSamples
 from pingup.topics import Live as Topic
 from pingup.topics import live
 
+_OFF = LiveSamples.OFF
 SNAPSHOT_EVERY = timedelta(seconds=1)
+# A snapshot costs a message even where nobody watches. Of a very large fleet they take turns.
+MAX_SNAPSHOTS = 2_000  # in a second
 
 
-class _Snapshot(msgspec.Struct, frozen=True):
-    """When an agent's next snapshot is due by the server's clock, and the newest moment shown by its own."""
+class _Shown(msgspec.Struct, gc=False):
+    """When an agent's next snapshot is due by the server's clock, and the newest moment seen by its own."""
 
     due: datetime
-    shows: datetime
+    newest: datetime
 
 
 class Live:
     """Publishes on the live topics, QoS 0; retains presence, and metrics at most once a second and agent."""
 
-    def __init__(self, clock: Clock, downlink: Downlink) -> None:
+    def __init__(self, clock: Clock, downlink: Downlink, samples: LiveSamples = LiveSamples.WATCHED) -> None:
         self._clock = clock
         self._downlink = downlink
-        self._snapshots: dict[str, _Snapshot] = {}
-        self._overtaken: dict[str, Sample] = {}
+        self._samples = samples
+        self._shown: dict[str, _Shown] = {}
+        # By agent, the newest sample that no snapshot shows yet; who waits longest comes first.
+        self._unkept: dict[str, Sample] = {}
+        self._snapshots_left = MAX_SNAPSHOTS
 
     def stored(self, records: Iterable[Record]) -> None:
         """Show new records."""
+        now = self._clock.now()
+        watched: dict[str, bool] = {}
         for record in records:
             if isinstance(record, Sample):
-                self._show_sample(record)
+                if self._samples is _OFF:
+                    continue
+                agent_id = record.agent_id
+                is_watched = watched.get(agent_id)
+                if is_watched is None:
+                    is_watched = watched[agent_id] = self._is_watched(agent_id)
+                self._show_sample(record, now, is_watched)
             else:
                 self._show_scan(record)
 
@@ -62,32 +77,10 @@ class Live:
 
     def clear(self, agent_id: str) -> None:
         """Take back what is retained of an agent that is no more."""
-        self._snapshots.pop(agent_id, None)
-        self._overtaken.pop(agent_id, None)
+        self._shown.pop(agent_id, None)
+        self._unkept.pop(agent_id, None)
         for topic in (Topic.METRICS, Topic.PRESENCE):
             self._downlink.emit(live(agent_id, topic), b"", retain=True)
-
-    def _show_sample(self, sample: Sample) -> None:
-        agent_id = sample.agent_id
-        newest = self._snapshots.get(agent_id)
-        # A late sample never takes the newest one's place.
-        is_newest = newest is None or sample.timestamp >= newest.shows
-        now = self._clock.now()
-        is_due = newest is None or now >= newest.due
-        retain = is_newest and is_due
-        if retain:
-            self._snapshots[agent_id] = _Snapshot(now + SNAPSHOT_EVERY, sample.timestamp)
-            self._overtaken.pop(agent_id, None)
-        elif is_newest and newest is not None:
-            self._snapshots[agent_id] = _Snapshot(newest.due, sample.timestamp)
-            self._overtaken[agent_id] = sample
-        self._downlink.emit(live(agent_id, Topic.METRICS), _sample_json(sample), retain=retain)
-
-    def keep_snapshots(self) -> None:
-        """Retain the newest sample of each agent whose snapshot shows an older one."""
-        overtaken, self._overtaken = self._overtaken, {}
-        for agent_id, sample in overtaken.items():
-            self._downlink.keep(live(agent_id, Topic.METRICS), _sample_json(sample))
 
     async def run(self) -> None:
         """Keep snapshots once a second, until cancelled."""
@@ -95,10 +88,45 @@ class Live:
             self.keep_snapshots()
             await asyncio.sleep(SNAPSHOT_EVERY.total_seconds())
 
+    def keep_snapshots(self) -> None:
+        """Retain the newest sample of the agents whose snapshot shows an older one, a bounded number."""
+        due = self._clock.now() + SNAPSHOT_EVERY
+        self._snapshots_left = MAX_SNAPSHOTS
+        for agent_id in list(self._unkept)[:MAX_SNAPSHOTS]:
+            sample = self._unkept.pop(agent_id)
+            self._shown[agent_id].due = due
+            self._snapshots_left -= 1
+            topic, text = live(agent_id, Topic.METRICS), codec.sample_text(sample)
+            if self._samples is LiveSamples.SAMPLED:
+                self._downlink.emit(topic, text, retain=True)
+            else:
+                self._downlink.keep(topic, text)
+
+    def _is_watched(self, agent_id: str) -> bool:
+        if self._samples is not LiveSamples.WATCHED:
+            return self._samples is LiveSamples.ALWAYS
+        return self._downlink.is_watched(live(agent_id, Topic.METRICS))
+
+    def _show_sample(self, sample: Sample, now: datetime, is_watched: bool) -> None:
+        agent_id = sample.agent_id
+        shown = self._shown.get(agent_id)
+        if shown is None:
+            shown = self._shown[agent_id] = _Shown(now, sample.timestamp)
+        # A late sample never takes the newest one's place.
+        is_newest = sample.timestamp >= shown.newest
+        if is_newest:
+            shown.newest = sample.timestamp
+        if is_newest and now >= shown.due and self._snapshots_left > 0:
+            shown.due = now + SNAPSHOT_EVERY
+            self._snapshots_left -= 1
+            self._unkept.pop(agent_id, None)
+            self._downlink.emit(live(agent_id, Topic.METRICS), codec.sample_text(sample), retain=True)
+            return
+        if is_newest:
+            self._unkept[agent_id] = sample
+        if is_watched:
+            self._downlink.emit(live(agent_id, Topic.METRICS), codec.sample_text(sample))
+
     def _show_scan(self, scan: Scan) -> None:
         shown: dict[str, Any] = {"agentId": scan.agent_id, **codec.scan_json(scan)}
         self._downlink.emit(live(scan.agent_id, Topic.DISCOVERY), codec.encode(shown))
-
-
-def _sample_json(sample: Sample) -> bytes:
-    return codec.encode({"agentId": sample.agent_id, **codec.sample_json(sample)})

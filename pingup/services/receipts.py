@@ -7,6 +7,7 @@ comes, also one that is settled already, brings it the next one.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from pingup.clock import Clock
 from pingup.model import AgentKey, Run
@@ -35,11 +36,13 @@ class Receipts:
         self._owed: dict[str, dict[str, None]] = {}
         self._work = asyncio.Event()
 
-    def settle(self, run: Run) -> None:
-        """A message is committed, or its refusal is: its sender is to learn of it."""
-        self._ledger.settle(run)
-        self._owed.setdefault(run.agent_id, {})[run.stream] = None
-        self._work.set()
+    def settle(self, runs: Iterable[Run]) -> None:
+        """Messages are committed, or their refusals are: their senders are to learn of it."""
+        for run in runs:
+            self._ledger.settle(run)
+            self._owed.setdefault(run.agent_id, {})[run.stream] = None
+        if self._owed:
+            self._work.set()
 
     async def run(self) -> None:
         """Send at once after a pause, and together what comes within a second of it, until cancelled."""

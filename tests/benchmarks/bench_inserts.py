@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -21,6 +21,8 @@ from typing import Any
 
 import duckdb
 
+from pingup.bench.report import Measurement
+from pingup.bench.stage import Stage
 from pingup.model import Deposit, Fate, Run, Sample
 from pingup.storage.duckdb import DuckDBTelemetry, migrate
 
@@ -50,6 +52,13 @@ def main() -> None:
     ):
         rates = [asyncio.run(measure_store(size, repeating, numbered)) for size in BATCHES_BY_SIZE]
         _print(name, rates)
+
+
+def measure(stage: Stage) -> Iterator[Measurement]:
+    """The store alone as a case of `make bench`."""
+    for size in BATCHES_BY_SIZE:
+        rates = asyncio.run(measure_store(size, repeating=False))
+        yield Measurement(f"store alone, commits of {size:,}", "/s", rates[: stage.effort.runs])
 
 
 def _print(name: str, rates_by_size: Sequence[Sequence[float]]) -> None:
@@ -113,10 +122,12 @@ async def measure_store(size: int, repeating: bool, numbered: bool = False) -> l
     """Rows per second of each run, repeats found and conversion included; a message a sample."""
     with _file() as file:
         async with await DuckDBTelemetry.open(file) as telemetry:
-            deposits = _deposits(numbered)
+            samples = enumerate(_samples())
             rates = []
             for _ in range(RUNS + 1):
-                batches = [[next(deposits) for _ in range(size)] for _ in range(BATCHES_BY_SIZE[size])]
+                batches = [
+                    _deposit(list(islice(samples, size)), numbered) for _ in range(BATCHES_BY_SIZE[size])
+                ]
                 if repeating:
                     await _store(telemetry.store, batches)
                 start = time.perf_counter()
@@ -125,9 +136,7 @@ async def measure_store(size: int, repeating: bool, numbered: bool = False) -> l
             return rates[1:]
 
 
-async def _store(
-    store: Callable[[Sequence[Deposit]], Awaitable[list[bool]]], batches: Sequence[Sequence[Deposit]]
-) -> None:
+async def _store(store: Callable[[Deposit], Awaitable[list[bool]]], batches: Sequence[Deposit]) -> None:
     for batch in batches:
         await store(batch)
 
@@ -147,12 +156,19 @@ def _samples() -> Iterator[Sample]:
         yield Sample(f"agent-{number % AGENTS}", moment, number % 97 + 0.5, 43.2, 71.4, number % 50, "online")
 
 
-def _deposits(numbered: bool) -> Iterator[Deposit]:
-    """Messages of one sample, numbered by agent or not."""
-    for number, sample in enumerate(_samples()):
-        agent_id, moment, seq = sample.agent_id, sample.timestamp, number // AGENTS + 1
-        run = Run(agent_id, "spool", Fate.STORED, seq, seq, 1, moment, moment, moment) if numbered else None
-        yield Deposit((sample,), run)
+def _deposit(samples: Sequence[tuple[int, Sample]], numbered: bool) -> Deposit:
+    """Messages of one sample each, numbered by agent or not."""
+    by_agent: dict[str, list[tuple[int, Sample]]] = {}
+    for number, sample in samples if numbered else ():
+        by_agent.setdefault(sample.agent_id, []).append((number // AGENTS + 1, sample))
+    runs = [_run(agent_id, mine[0], mine[-1]) for agent_id, mine in by_agent.items()]
+    return Deposit([sample for _, sample in samples], runs)
+
+
+def _run(agent_id: str, first: tuple[int, Sample], last: tuple[int, Sample]) -> Run:
+    (low, oldest), (high, newest) = first, last
+    moment = newest.timestamp
+    return Run(agent_id, "spool", Fate.STORED, low, high, 1, oldest.timestamp, moment, moment)
 
 
 def _row(sample: Sample) -> Row:

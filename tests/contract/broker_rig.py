@@ -148,6 +148,9 @@ class HeldIngest:
             verdict.set_result(Outcome(stored=1))
         return verdict
 
+    def take(self, inbound: Inbound) -> asyncio.Future[Outcome]:
+        return self.submit(inbound)
+
     async def took(self, count: int) -> None:
         """Wait until this many messages were taken."""
         async with asyncio.timeout(PATIENCE):

@@ -11,7 +11,7 @@ from typing import Any
 import aiomqtt
 
 from pingup.brokers.external import External
-from pingup.brokers.session import Message, Options, connect
+from pingup.brokers.session import Message, Options, at_once, connect
 from pingup.clock import SystemClock
 from pingup.crew import Crew
 from tests.contract.broker_rig import PATIENCE, CountedRejects, HeldIngest, edge
@@ -128,7 +128,7 @@ async def publish(port: int, *messages: tuple[str, bytes], retain: bool = False)
 async def flood(port: int, topic: str, payloads: list[bytes]) -> None:
     """Publish many with QoS 1, as fast as the broker takes them."""
     options = Options(host=HOST, port=port, client_id="flood")
-    async with connect(options, lambda _: None) as connection:
+    async with connect(options, at_once) as connection:
         await asyncio.gather(*(connection.publish(topic, payload) for payload in payloads))
 
 
@@ -149,7 +149,10 @@ async def still_queued(port: int, client_id: str = "server") -> list[bytes]:
     held: list[bytes] = []
     marked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def take(message: Message) -> asyncio.Future[None] | None:
+    def take(messages: list[Message]) -> list[asyncio.Future[None] | None]:
+        return [take_one(message) for message in messages]
+
+    def take_one(message: Message) -> asyncio.Future[None] | None:
         if message.payload == b"mark":
             marked.set_result(None)
             return None

@@ -41,7 +41,7 @@ async def opened(directory: Path) -> AsyncIterator[DuckDBTelemetry]:
 
 async def store(telemetry: DuckDBTelemetry, records: Sequence[Record]) -> list[bool]:
     """Store records as they come by messages without numbers."""
-    return await telemetry.store([Deposit((record,)) for record in records])
+    return await telemetry.store(Deposit(records))
 
 
 async def all_samples(telemetry: DuckDBTelemetry, agent_id: str = "A") -> list[Sample]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import mqtt5
 import pytest
 
-from pingup.brokers import external
+from pingup.brokers import external, watchers
 from pingup.brokers.session import client
+from pingup.brokers.watchers import UNASKED
 from pingup.errors import Unavailable
 from pingup.topics import SYS_STATUS, Live, down_commands, down_config, live
 from tests.contract.external_rig import Link, a_mosquitto, device, hear, linked, until
@@ -228,3 +229,44 @@ def _cut(link: Link) -> None:
     connection = link.external._connection
     assert connection is not None
     connection.abort()
+
+
+def _is_watched_at_full_speed(link: Link, topic: str) -> bool:
+    for _ in range(UNASKED):
+        link.external.emit(topic, b"0")
+    return link.external.is_watched(topic)
+
+
+async def test_a_sample_tells_now_and_then_whether_its_agent_is_watched(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchers, "ASK_EVERY", 0.05)
+    shown = live("A", Live.METRICS)
+    async with linked(mosquitto.port) as link, device(mosquitto.port) as person:
+        await until(lambda: not _is_watched_at_full_speed(link, shown))
+        await person.subscribe("pingup/v1/live/#")
+        await until(lambda: _is_watched_at_full_speed(link, shown))
+        link.external.emit(shown, b"seen")
+        while (await hear(person, 1))[0][1] != b"seen":
+            pass
+        await person.unsubscribe("pingup/v1/live/#")
+        await until(lambda: not _is_watched_at_full_speed(link, shown))
+
+
+async def test_questions_leave_half_of_what_a_broker_takes_at_a_time_to_commands_and_expire() -> None:
+    async with ScriptedBroker.open() as broker, linked(broker.port, is_up=False, leave_within=0.05) as link:
+        peer = await broker.peer()
+        await peer.welcome(receive_max=4)
+        await peer.grant()
+        await link.connects()
+        for number in range(4):
+            link.external.emit(live(f"A{number}", Live.METRICS), b"1")
+        asked = [await peer.expect(mqtt5.PublishPacket) for _ in range(5)][1:]  # the first is our birth
+        assert [int(one.qos) for one in asked] == [1, 1, 0, 0]
+        # Who is away keeps none of them.
+        assert [one.message_expiry_interval for one in asked] == [2, 2, None, None]
+        delivering = asyncio.create_task(link.external.deliver(COMMANDS, b"go"))
+        assert (await peer.expect(mqtt5.PublishPacket)).topic == COMMANDS
+        await peer.close()
+        with pytest.raises(Unavailable):
+            await delivering

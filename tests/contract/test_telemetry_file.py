@@ -7,16 +7,26 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from subprocess import PIPE, run
 
 import duckdb
 import pytest
 from msgspec.structs import replace
 
-from pingup.errors import Unavailable, Unusable
+from pingup.errors import Unusable
 from pingup.model import Host, Span
 from pingup.storage.duckdb import DuckDBTelemetry, migrate
-from tests.contract.telemetry_examples import ROOT, all_samples, opened, sample, scan, start_process, store
+from tests.contract.telemetry_examples import (
+    ROOT,
+    all_samples,
+    at,
+    opened,
+    sample,
+    scan,
+    start_process,
+    store,
+)
 from tests.mosquitto import find_program
 
 # Stores one sample after the other and tells of each once it is committed; ends when stdin does.
@@ -69,7 +79,7 @@ def _query(file: Path, statement: str) -> list[tuple[object, ...]]:
 
 
 async def test_the_specifications_columns_come_first_and_in_order(file: Path) -> None:
-    assert migrate(file) == ["0001_telemetry", "0002_sequences"]
+    assert migrate(file) == ["0001_telemetry", "0002_sequences", "0003_sorted"]
     columns = (
         "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = '{}' ORDER BY column_index"
     )
@@ -197,26 +207,92 @@ async def test_a_second_damaged_log_does_not_take_the_place_of_the_first(tmp_pat
     assert [aside.read_bytes() for aside in asides if aside] == [b"first", b"second"]
 
 
+# --- space --------------------------------------------------------------------------------------------
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size
+
+
+async def test_space_of_deleted_samples_is_used_again_while_the_store_is_open(
+    tmp_path: Path, file: Path
+) -> None:
+    noise = Random(3)
+    sizes = []
+    async with opened(tmp_path) as telemetry:
+        for day in range(8):
+            start = day * 86_400
+            batch = [sample(seconds=start + n, cpu=noise.random()) for n in range(30_000)]
+            await store(telemetry, batch)
+            await telemetry.forget(at(start), at(start))
+            with telemetry._database.cursor() as cursor:
+                cursor.execute("CHECKPOINT analytics")
+            sizes.append(_size(file))
+    assert sizes[-1] <= sizes[3]
+
+
 # --- a checkpoint that fails -------------------------------------------------------------------------
 
 
-async def test_a_failed_checkpoint_is_healed_by_opening_the_file_anew(tmp_path: Path) -> None:
-    # About as wide as a legal scan can be: a checkpoint of enough of them takes too much memory.
-    every_port = Host("10.0.0.1", 1, tuple(range(20_000, 60_000)))
-    scans = [replace(scan(seconds=seconds), hosts=(every_port,)) for seconds in range(300)]
-    failures = 0
+# About as wide as a legal scan can be: a checkpoint of enough of them takes much memory.
+EVERY_PORT = Host("10.0.0.1", 1, tuple(range(20_000, 60_000)))
+WIDE_SCANS = [replace(scan(seconds=seconds), hosts=(EVERY_PORT,)) for seconds in range(300)]
+
+
+async def test_the_widest_scans_are_stored_and_checkpointed_in_the_memory_that_is_given(
+    tmp_path: Path,
+) -> None:
     async with opened(tmp_path) as telemetry:
-        for wide in scans:
+        for wide in WIDE_SCANS:
+            assert await store(telemetry, [wide]) == [True]
+        assert await telemetry.scans("A", Span(limit=1)) == WIDE_SCANS[-1:]
+
+
+# Stores wide samples until the file itself, unlike its log, may not grow when a checkpoint wants it to.
+CHECKPOINTING = """
+import asyncio, resource, sys
+from pathlib import Path
+from random import Random
+from msgspec.structs import replace
+from pingup.errors import Unavailable
+from pingup.storage.duckdb import DuckDBTelemetry
+from tests.contract.telemetry_examples import sample, store
+
+COUNT = 4000
+
+def allow(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+async def main(file):
+    noise = Random(7)
+    failures = 0
+    async with await DuckDBTelemetry.open(file) as telemetry:
+        for seconds in range(0, COUNT, 20):
+            texts = [noise.randbytes(3000).hex() for n in range(20)]
+            some = [replace(sample(seconds=seconds + n), extra=text) for n, text in enumerate(texts)]
+            size = file.stat().st_size
+            if size > 5_000_000 and not failures:
+                allow(size)
             try:
-                assert await store(telemetry, [wide]) == [True]
+                assert all(await store(telemetry, some))
             except Unavailable:
                 failures += 1
+                allow(resource.RLIM_INFINITY)
                 # It was committed before the checkpoint began.
-                assert await store(telemetry, [wide]) == [False]
+                assert not any(await store(telemetry, some))
                 await telemetry.check()
-        assert failures
-        assert await telemetry.scans("A", Span(limit=1)) == scans[-1:]
-        assert await store(telemetry, [sample()]) == [True]
+    print(failures)
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+async def test_a_failed_checkpoint_is_healed_by_opening_the_file_anew(tmp_path: Path, file: Path) -> None:
+    with start_process(CHECKPOINTING, file) as process:
+        said, _ = process.communicate()
+    assert said == "1\n"
+    async with opened(tmp_path) as telemetry:
+        assert [one.timestamp for one in await all_samples(telemetry)] == [at(n) for n in range(4000)]
 
 
 # --- files that cannot be opened ---------------------------------------------------------------------

@@ -174,3 +174,31 @@ async def test_a_read_does_not_wait_for_a_write(telemetry: DuckDBTelemetry) -> N
     finally:
         done.set()
     assert busy.result()
+
+
+async def test_the_newest_page_is_right_however_often_one_asks_and_whatever_comes_between(
+    telemetry: DuckDBTelemetry,
+) -> None:
+    chance = Random(5)
+    stored: list[Sample] = []
+    for round_ in range(60):
+        batch = [
+            replace(
+                sample(seconds=chance.randint(0, round_ * 2), cpu=float(number)),
+                extra=chance.choice([None, '{"load":1.0}', f'{{"name":"{300 * "x"}"}}']),
+            )
+            for number in range(chance.choice([0, 1, 5, 50]))
+        ]
+        new = await store(telemetry, batch)
+        stored += [one for one, is_new in zip(batch, new, strict=True) if is_new]
+        if round_ % 13 == 12:
+            gone = at(chance.randint(0, round_))
+            await telemetry.forget(gone, gone)
+            stored = [one for one in stored if one.timestamp >= gone]
+        if round_ % 29 == 28:
+            await telemetry.purge("A")
+            stored = []
+        # Sorting is stable, so those of one moment stay in the order of their storing.
+        newest = sorted(stored, key=lambda one: one.timestamp, reverse=True)
+        for limit in (1, 7, 100):
+            assert await telemetry.samples("A", Span(limit=limit)) == newest[:limit]

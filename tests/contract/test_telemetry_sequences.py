@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pingup.errors import Unstorable
-from pingup.model import Deposit, Fate, Run
+from pingup.model import Deposit, Fate, Record, Run
 from pingup.services.ledger import MAX_STREAMS, Ledger
-from pingup.storage.duckdb import DuckDBTelemetry
+from pingup.services.numbering import merged
+from pingup.storage.duckdb import DuckDBTelemetry, sequences
 from pingup.storage.duckdb.sequences import MAX_STORED_RUNS, Sequences
 from tests.contract.telemetry_examples import all_samples, at, opened, sample, start_process
 
@@ -30,7 +31,7 @@ from tests.contract.test_telemetry_sequences import message
 async def main():
     telemetry = await DuckDBTelemetry.open(Path(sys.argv[1]))
     for seq in range(1, 21):
-        await telemetry.store([message(seq)])
+        await telemetry.store(message(seq))
         print(seq, flush=True)
     sys.stdin.read()
 
@@ -43,12 +44,22 @@ def run(low: int, end: int | None = None, **changes: object) -> Run:
     return replace(Run("A", "s", Fate.STORED, low, high, 1, at(low), at(high), at(0)), **changes)
 
 
+def deposit(records: Sequence[Record], *runs: Run) -> Deposit:
+    return Deposit(records, runs)
+
+
+def together(deposits: Sequence[Deposit]) -> Deposit:
+    """In one transaction, as the batcher does it."""
+    records = [record for one in deposits for record in one.records]
+    return Deposit(records, merged([run for one in deposits for run in one.runs]))
+
+
 def message(seq: int) -> Deposit:
-    return Deposit((sample(seconds=seq),), run(seq))
+    return deposit((sample(seconds=seq),), run(seq))
 
 
 def refusal(seq: int) -> Deposit:
-    return Deposit((), run(seq, fate=Fate.REFUSED))
+    return deposit((), run(seq, fate=Fate.REFUSED))
 
 
 def numbers(runs: Sequence[Run], fate: Fate = Fate.STORED) -> list[int]:
@@ -76,7 +87,7 @@ async def compact(telemetry: DuckDBTelemetry) -> None:
 
 async def test_consecutive_messages_of_one_commit_are_one_run(tmp_path: Path) -> None:
     async with opened(tmp_path) as telemetry:
-        await telemetry.store([message(1), message(2), refusal(3), message(4), message(5)])
+        await telemetry.store(together([message(1), message(2), refusal(3), message(4), message(5)]))
         stored = [run(1, 2), run(3, fate=Fate.REFUSED), run(4, 5)]
         assert sorted(await telemetry.runs(), key=lambda one: one.low) == stored
     async with opened(tmp_path) as telemetry:
@@ -84,38 +95,38 @@ async def test_consecutive_messages_of_one_commit_are_one_run(tmp_path: Path) ->
 
 
 async def test_messages_without_numbers_leave_no_run(telemetry: DuckDBTelemetry) -> None:
-    await telemetry.store([Deposit((sample(),))])
+    await telemetry.store(together([deposit((sample(),))]))
     assert await telemetry.runs() == []
 
 
 async def test_a_message_without_records_is_stored_as_its_number(telemetry: DuckDBTelemetry) -> None:
-    assert await telemetry.store([refusal(1)]) == []
+    assert await telemetry.store(together([refusal(1)])) == []
     assert numbers(await telemetry.runs(), Fate.REFUSED) == [1]
 
 
 async def test_a_repeat_settles_its_number_too(telemetry: DuckDBTelemetry) -> None:
-    again = Deposit(message(1).records, run(2))
-    assert await telemetry.store([message(1)]) == [True]
-    assert await telemetry.store([again, message(1)]) == [False, False]
+    again = deposit(message(1).records, run(2))
+    assert await telemetry.store(together([message(1)])) == [True]
+    assert await telemetry.store(together([again, message(1)])) == [False, False]
     assert numbers(await telemetry.runs()) == [1, 1, 2]
 
 
 @pytest.mark.parametrize(
     "bad",
     [
-        Deposit((replace(sample(seconds=3), latency=3_000_000_000),), run(3)),
-        Deposit((sample(seconds=3),), run(3, stream="\ud800")),
-        Deposit((sample(seconds=3),), run(3, high=2**63)),
+        deposit((replace(sample(seconds=3), latency=3_000_000_000),), run(3)),
+        deposit((sample(seconds=3),), run(3, stream="\ud800")),
+        deposit((sample(seconds=3),), run(3, high=2**63)),
     ],
 )
 async def test_a_batch_that_cannot_be_stored_leaves_neither_samples_nor_numbers(
     telemetry: DuckDBTelemetry, bad: Deposit
 ) -> None:
-    await telemetry.store([message(1)])
+    await telemetry.store(together([message(1)]))
     with pytest.raises(Unstorable):
-        await telemetry.store([message(2), bad])
+        await telemetry.store(together([message(2), bad]))
     assert (numbers(await telemetry.runs()), len(await all_samples(telemetry))) == ([1], 1)
-    await telemetry.store([message(2)])
+    await telemetry.store(together([message(2)]))
     assert (numbers(await telemetry.runs()), len(await all_samples(telemetry))) == ([1, 2], 2)
 
 
@@ -131,7 +142,7 @@ async def test_numbers_are_there_after_kill_9_with_their_samples(tmp_path: Path)
 
 
 async def test_a_purge_takes_the_numbers_of_one_agent_and_nothing_else(telemetry: DuckDBTelemetry) -> None:
-    await telemetry.store([message(1), Deposit((), run(7, agent_id="B"))])
+    await telemetry.store(together([message(1), deposit((), run(7, agent_id="B"))]))
     await telemetry.purge("A")
     assert [one.agent_id for one in await telemetry.runs()] == ["B"]
 
@@ -140,8 +151,8 @@ async def test_streams_of_which_nothing_was_heard_for_long_are_forgotten_whole(
     telemetry: DuckDBTelemetry,
 ) -> None:
     old, living = run(1, stream="old", received_at=at(1)), run(1, stream="living", received_at=at(1))
-    await telemetry.store([Deposit((), old), Deposit((), living)])
-    await telemetry.store([Deposit((), replace(living, low=3, high=3, received_at=at(9)))])
+    await telemetry.store(together([deposit((), old), deposit((), living)]))
+    await telemetry.store(together([deposit((), replace(living, low=3, high=3, received_at=at(9)))]))
     await telemetry.forget(samples_before=at(5), scans_before=at(20))
     assert {(one.stream, one.low) for one in await telemetry.runs()} == {("living", 1), ("living", 3)}
 
@@ -153,7 +164,7 @@ async def test_runs_that_touch_become_one_and_keep_the_times_of_their_ends(
     telemetry: DuckDBTelemetry,
 ) -> None:
     for one in (run(4, 6, first=2), run(1, 3, received_at=at(50)), run(5), run(9), run(2, fate=Fate.REFUSED)):
-        await telemetry.store([Deposit((), one)])
+        await telemetry.store(together([deposit((), one)]))
     await compact(telemetry)
     merged = [run(2, fate=Fate.REFUSED), run(1, 6), run(9)]
     assert sorted(await telemetry.runs(), key=lambda one: (one.fate.value, one.low)) == [
@@ -165,7 +176,7 @@ async def test_runs_that_touch_become_one_and_keep_the_times_of_their_ends(
 async def test_the_table_stays_small_however_many_messages_come(tmp_path: Path) -> None:
     async with opened(tmp_path) as telemetry:
         for seq in range(1, 60):
-            await telemetry.store([message(seq)])
+            await telemetry.store(together([message(seq)]))
         assert len(await telemetry.runs()) <= 2
     async with opened(tmp_path) as telemetry:
         assert numbers(await telemetry.runs()) == list(range(1, 60))
@@ -173,7 +184,7 @@ async def test_the_table_stays_small_however_many_messages_come(tmp_path: Path) 
 
 async def test_of_an_agent_the_streams_heard_of_last_are_kept(telemetry: DuckDBTelemetry) -> None:
     streams = [run(1, stream=f"s{number}", received_at=at(number)) for number in range(MAX_STREAMS + 5)]
-    await telemetry.store([Deposit((), one) for one in (*streams, run(1, agent_id="B"))])
+    await telemetry.store(together([deposit((), one) for one in (*streams, run(1, agent_id="B"))]))
     await compact(telemetry)
     kept = {one.stream for one in await telemetry.runs() if one.agent_id == "A"}
     assert kept == {f"s{number}" for number in range(5, MAX_STREAMS + 5)}
@@ -185,7 +196,7 @@ async def test_of_a_stream_the_highest_runs_are_kept_and_the_ledger_knows_that_t
 ) -> None:
     for start in range(0, 2 * MAX_STORED_RUNS, 2000):
         seqs = range(2 * start + 1, 2 * min(start + 2000, 2 * MAX_STORED_RUNS), 2)
-        await telemetry.store([Deposit((), run(seq, low_at=at(0), high_at=at(0))) for seq in seqs])
+        await telemetry.store(together([deposit((), run(seq, low_at=at(0), high_at=at(0))) for seq in seqs]))
     await compact(telemetry)
     runs = await telemetry.runs()
     assert (len(runs), max(one.low for one in runs)) == (MAX_STORED_RUNS, 4 * MAX_STORED_RUNS - 1)
@@ -195,21 +206,34 @@ async def test_of_a_stream_the_highest_runs_are_kept_and_the_ledger_knows_that_t
     assert stream.stored.floor == min(one.low for one in runs)
 
 
+async def test_a_large_fleet_is_compacted_in_parts(
+    telemetry: DuckDBTelemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequences, "COMPACTED_AT_ONCE", 10)
+    fleet = [f"agent-{number}" for number in range(30)]
+    for seq in (1, 2, 3):
+        await telemetry.store(Deposit((), [run(seq, agent_id=one) for one in fleet]))
+    await compact(telemetry)
+    assert sorted((one.agent_id, one.low, one.high) for one in await telemetry.runs()) == sorted(
+        (agent_id, 1, 3) for agent_id in fleet
+    )
+
+
 async def test_a_compaction_that_fails_stops_nobody_and_is_tried_again(
     telemetry: DuckDBTelemetry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(sequences: Sequences) -> int:
+    def fail(*_: object) -> None:
         raise duckdb.OutOfMemoryException("no more")
 
-    await telemetry.store([message(1)])
+    await telemetry.store(together([message(1)]))
     monkeypatch.setattr(telemetry._writer, "_compact_at", 1)
     with monkeypatch.context() as broken:
         broken.setattr(Sequences, "compact", fail)
-        assert await telemetry.store([message(2)]) == [True]
+        assert await telemetry.store(together([message(2)])) == [True]
         assert "compacted later" in caplog.text
-        assert await telemetry.store([message(3)]) == [True]
+        assert await telemetry.store(together([message(3)])) == [True]
     for seq in range(4, 8):
-        assert await telemetry.store([message(seq)]) == [True]
+        assert await telemetry.store(together([message(seq)])) == [True]
     assert numbers(await telemetry.runs()) == list(range(1, 8))
     assert len(await telemetry.runs()) < 7
 
@@ -219,7 +243,7 @@ async def test_a_compaction_that_fails_stops_nobody_and_is_tried_again(
 RESTART, COMPACT = "restart", "compact"
 fates = st.sampled_from(list(Fate))
 deposits = st.builds(
-    lambda seq, fate, first: Deposit((), run(seq, fate=fate, first=first, low_at=at(0), high_at=at(0))),
+    lambda seq, fate, first: deposit((), run(seq, fate=fate, first=first, low_at=at(0), high_at=at(0))),
     st.integers(1, 12),
     fates,
     st.sampled_from([1, 1, 1, 4, 9]),
@@ -250,9 +274,8 @@ async def _compare_with_a_set(steps: list[list[Deposit] | str]) -> None:
                     if isinstance(step, str):
                         await compact(telemetry)
                         continue
-                    await telemetry.store(step)
-                    for one in (deposit.run for deposit in step):
-                        assert one is not None
+                    await telemetry.store(together(step))
+                    for one in (one for deposit in step for one in deposit.runs):
                         ledger.settle(one)
                         done.add(one.low)
                         first = max(first, one.first)

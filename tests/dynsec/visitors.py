@@ -10,7 +10,7 @@ import aiomqtt
 import pytest
 
 from pingup.brokers.dynsec.wire import ANSWERS, REQUESTS
-from pingup.brokers.session import Credentials, Options, connect
+from pingup.brokers.session import Credentials, Options, at_once, connect
 from pingup.errors import Unavailable
 from tests.mosquitto import HOST, Dynsec
 
@@ -37,7 +37,7 @@ async def comes_in(port: int, user: str, password: str | None, client_id: str | 
         host=HOST, port=port, client_id=client_id or user, credentials=Credentials(user, password)
     )
     try:
-        async with connect(options, lambda _: None):
+        async with connect(options, at_once):
             return True
     except Unavailable:
         return False

@@ -185,6 +185,20 @@ async def test_an_endless_chunked_body_is_cut_at_the_limit(house: House) -> None
         assert (await wire.answer()).status == 413
 
 
+async def test_a_chunked_body_that_came_with_its_headers_has_the_same_limit(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "MAX_JSON_BYTES", 10)
+    head = (
+        "POST /api/v1/agents HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+        f"Authorization: Bearer {house.admin}\r\n\r\n"
+    )
+    for size, status in ((10, 400), (11, 413)):
+        async with Wire.open(house) as wire:
+            await wire.send(f"{head}{size:x}\r\n{'x' * size}\r\n0\r\n\r\n".encode())
+            assert (await wire.answer()).status == status
+
+
 async def test_a_caller_that_waits_for_100_continue_is_refused_before_it_sends(house: House) -> None:
     asks = "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"
     post = "POST /api/v1/agents HTTP/1.1\r\nHost: x\r\n"

@@ -12,7 +12,7 @@ import pytest
 
 from pingup import __version__
 from pingup.errors import Unusable
-from pingup.http import metrics
+from pingup.http import ndjson
 from pingup.services import ingest
 from pingup.services.health import Component, Status
 from pingup.settings import HttpSettings, Settings
@@ -69,7 +69,7 @@ async def test_options_names_the_methods_that_are_possible(shared: House) -> Non
 async def test_a_store_that_cannot_work_is_a_503_with_retry_after(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (ingest, metrics):
+    for module in (ingest, ndjson):
         monkeypatch.setattr(module, "PATIENCE", 0.05)
     house.telemetry._database.close()
     read = await house.get("/api/v1/metrics/a1")

@@ -158,9 +158,10 @@ async def test_migrate_says_what_it_did(tmp_path: Path) -> None:
         await server.call("GET", "/api/v1/agents")
 
 
-async def test_without_the_servers_packages_serve_names_the_extra(tmp_path: Path) -> None:
-    (tmp_path / "duckdb.py").write_text(
-        "raise ModuleNotFoundError(\"No module named 'duckdb'\", name='duckdb')"
+@pytest.mark.parametrize("module", ["_duckdb", "aiohttp", "amqtt"])
+async def test_without_the_servers_packages_serve_names_the_extra(tmp_path: Path, module: str) -> None:
+    (tmp_path / f"{module}.py").write_text(
+        f"raise ModuleNotFoundError(\"No module named '{module}'\", name='{module}')"
     )
     ended = await run(
         "serve",
@@ -170,7 +171,7 @@ async def test_without_the_servers_packages_serve_names_the_extra(tmp_path: Path
         environ={"PYTHONPATH": f"{tmp_path}:{os.getcwd()}"},
     )
     assert (ended.code, ended.err.count("\n")) == (1, 1)
-    assert "pip install 'pingup[server]'" in ended.err
+    assert f"the package {module.lstrip('_')}: pip install 'pingup[server]'" in ended.err
 
 
 async def test_help_lists_the_commands_without_loading_them() -> None:
@@ -178,7 +179,7 @@ async def test_help_lists_the_commands_without_loading_them() -> None:
     assert ended.code == 0
     for word in ("serve", "demo", "agent", "migrate"):
         assert word in ended.out
-    for package in ("duckdb", "aiohttp", "amqtt", "aiomqtt"):
+    for package in ("_duckdb", "duckdb", "aiohttp", "amqtt", "aiomqtt"):
         assert f" {package}\n" not in ended.err
 
 

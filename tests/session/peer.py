@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import mqtt5
 
-from pingup.brokers.session import Connection, Message, OnMessage, Options, connect
+from pingup.brokers.session import Connection, Message, OnMessages, Options, connect
 
 PATIENCE = 5.0
 HOST = "127.0.0.1"
@@ -134,9 +134,12 @@ class Inbox:
         self.verdicts: list[asyncio.Future[None]] = []
         self._news = asyncio.Event()
 
-    def take(self, message: Message) -> asyncio.Future[None] | None:
-        self.messages.append(message)
+    def take(self, messages: list[Message]) -> list[asyncio.Future[None] | None]:
         self._news.set()
+        return [self._take(message) for message in messages]
+
+    def _take(self, message: Message) -> asyncio.Future[None] | None:
+        self.messages.append(message)
         if self.is_instant:
             return None
         verdict: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -155,7 +158,7 @@ class Inbox:
 @asynccontextmanager
 async def connected(
     broker: ScriptedBroker,
-    on_message: OnMessage | None = None,
+    on_messages: OnMessages | None = None,
     terms: dict[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[tuple[Connection, Peer]]:
@@ -167,7 +170,7 @@ async def connected(
         return peer
 
     welcoming = asyncio.create_task(welcome())
-    async with connect(broker.options(**options), on_message or Inbox().take) as connection:
+    async with connect(broker.options(**options), on_messages or Inbox().take) as connection:
         yield connection, await welcoming
 
 

@@ -31,13 +31,13 @@ class Keeper:
         self.client = Client(
             lambda: broker.options(**options),
             (SUBSCRIPTION,),
-            on_message=self.take,
+            on_messages=self.take,
             on_connected=self._connected,
             may_connect=self._may_connect,
         )
 
-    def take(self, message: Message) -> asyncio.Future[None] | None:
-        return self.inbox.take(message)
+    def take(self, messages: list[Message]) -> list[asyncio.Future[None] | None]:
+        return self.inbox.take(messages)
 
     def _connected(self, connection: Connection) -> None:
         self.connections.append(connection)
@@ -211,11 +211,11 @@ async def test_a_bug_ends_it_loudly(broker: ScriptedBroker, monkeypatch: pytest.
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     keeper = Keeper(broker)
 
-    def broken(_: Message) -> None:
+    def broken(_: list[Message]) -> list[None]:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(keeper, "take", broken)
-    keeper.client._on_message = broken
+    keeper.client._on_messages = broken
     running = asyncio.create_task(keeper.client.run())
     peer, _ = await welcome(broker)
     await keeper.connects(1)

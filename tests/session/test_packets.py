@@ -33,10 +33,14 @@ others = st.builds(mqtt5.PubAckPacket, st.integers(1, 65535)) | st.just(mqtt5.Pi
 
 
 def read_all(packets: Packets) -> list[Message | mqtt5.Packet]:
-    found = []
-    while (packet := packets.take()) is not None:
-        found.append(packet)
-    return found
+    found: list[Message | mqtt5.Packet] = []
+    while True:
+        if messages := packets.take_messages():
+            found += messages
+        elif (packet := packets.take_other()) is not None:
+            found.append(packet)
+        else:
+            return found
 
 
 def text(raw: bytes) -> bytes:
@@ -56,7 +60,8 @@ def test_packets_come_out_as_they_were_however_they_are_cut(
     assert len(found) == len(sent)
     for was, now in zip(sent, found, strict=True):
         if isinstance(was, mqtt5.PublishPacket):
-            assert now == Message(was.topic, was.payload, int(was.qos), was.retain, was.packet_id or 0)
+            packet_id = b"" if was.packet_id is None else was.packet_id.to_bytes(2, "big")
+            assert now == Message(was.topic, was.payload, int(was.qos), was.retain, packet_id)
         else:
             assert not isinstance(now, Message)
             assert now.write() == was.write()
@@ -75,7 +80,7 @@ def test_a_topic_that_is_not_utf_8_can_still_be_acknowledged() -> None:
     body = text(b"pingup/v1/up/A/\xff") + b"\x00\x07" + b"\x00" + b"payload"
     packets = Packets(LIMIT)
     packets.feed(bytes([0x32, len(body)]) + body)
-    assert packets.take() == Message("pingup/v1/up/A/�", b"payload", 1, False, 7)
+    assert read_all(packets) == [Message("pingup/v1/up/A/�", b"payload", 1, False, b"\0\7")]
 
 
 def test_properties_that_nobody_asked_for_are_not_looked_at() -> None:
@@ -83,7 +88,7 @@ def test_properties_that_nobody_asked_for_are_not_looked_at() -> None:
     body = text(b"a") + b"\x00\x07" + bytes([len(properties)]) + properties + b"payload"
     packets = Packets(LIMIT)
     packets.feed(bytes([0x32, len(body)]) + body)
-    assert packets.take() == Message("a", b"payload", 1, False, 7)
+    assert read_all(packets) == [Message("a", b"payload", 1, False, b"\0\7")]
 
 
 @pytest.mark.parametrize(
@@ -109,4 +114,13 @@ def test_what_is_malformed_is_told_as_soon_as_it_is_there(raw: bytes) -> None:
     packets = Packets(LIMIT)
     packets.feed(raw)
     with pytest.raises(Malformed):
-        packets.take()
+        read_all(packets)
+
+
+@pytest.mark.parametrize("after", [b"\x34\x07\x00\x01a\x00\x07\x00x", b"\x00\x00"])
+def test_what_came_before_something_malformed_is_taken(after: bytes) -> None:
+    packets = Packets(LIMIT)
+    packets.feed(b"\x30\x04\x00\x01a\x00" + after)
+    assert packets.take_messages() == [Message("a", b"", 0, False)]
+    with pytest.raises(Malformed):
+        read_all(packets)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from pingup.brokers.dynsec.wire import ANSWERS, REQUESTS, Answer, AnyResponse, Command, Request, Response
-from pingup.brokers.session import Connection, Message, Options, Subscription
+from pingup.brokers.session import Connection, Message, Options, Subscription, at_once
 from pingup.brokers.session.dialling import dial
 from pingup.errors import NotAllowed, Unavailable
 
@@ -93,7 +93,12 @@ class Control:
         self._connection = None
         return NotAllowed(str(problem)) if was_refused else problem
 
-    def _take(self, message: Message) -> None:
+    def _take(self, messages: list[Message]) -> Sequence[None]:
+        for message in messages:
+            self._hear(message)
+        return at_once(messages)
+
+    def _hear(self, message: Message) -> None:
         """What the plugin says, to us or to another administrator."""
         if message.topic != ANSWERS or self._response is None or self._response.done():
             return

@@ -8,7 +8,7 @@ import msgspec
 
 from pingup.brokers.dynsec.marks import Mark
 from pingup.brokers.dynsec.wire import Client, ModifyClient
-from pingup.brokers.session import Credentials, Options, connect
+from pingup.brokers.session import Credentials, Options, at_once, connect
 from pingup.errors import Unavailable
 from pingup.model import Role
 from pingup.topics import Kind, up
@@ -52,7 +52,7 @@ class Leaver(msgspec.Struct, frozen=True):
             credentials=Credentials(self.username, password),
         )
         try:
-            async with asyncio.timeout(CLEAR_WITHIN), connect(own, lambda _: None) as connection:
+            async with asyncio.timeout(CLEAR_WITHIN), connect(own, at_once) as connection:
                 if self.mark.role is Role.AGENT:
                     await connection.publish(up(self.username, Kind.STATUS), b"", retain=True)
         except TimeoutError as problem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from amqtt.mqtt.disconnect import DisconnectPacket
@@ -27,7 +28,7 @@ from pingup.brokers.receipts import Receipts
 from pingup.brokers.watch import Watch
 from pingup.brokers.wire import Wire
 from pingup.model import Role
-from pingup.topics import down_commands, matches
+from pingup.topics import Kind, down_commands, matches
 
 if TYPE_CHECKING:
     from pingup.brokers.hardened.broker import HardenedBroker
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_TELEMETRY = (Kind.METRICS, Kind.DISCOVERY)
 _PONG = PingRespPacket.build().to_bytes()
 
 
@@ -55,6 +57,9 @@ class HardenedHandler(BrokerProtocolHandler):
         self._principal = subscriber.principal
         is_permitted = will is not None and broker.uplink.kind_of(self._principal, will) is not None
         self._will = will if is_permitted else None
+        # What it may publish on and has published on: at most the five topics of an agent.
+        self._kinds: dict[str, Kind] = {}
+        self._read_at = broker.clock.now()
         self._is_open = True
         self._is_draining = False
         self._arrears = Arrears(broker.exchange, subscriber, wire)
@@ -131,11 +136,9 @@ class HardenedHandler(BrokerProtocolHandler):
         """amqtt: sends a will past every check to whoever has subscribed, and stores nothing."""
         try:
             async with asyncio.timeout(self._broker.limits.will_within):
-                verdict = await self._broker.uplink.bring(self._principal, will)
+                await self._take_in(will, self._broker.clock.now())
         except TimeoutError:
             log.warning("the will of client %r is lost: the server takes nothing", self._subscriber.client_id)
-        else:
-            self._receipts.add(will, verdict)
 
     # --- packets -----------------------------------------------------------------------------------
 
@@ -147,6 +150,7 @@ class HardenedHandler(BrokerProtocolHandler):
                 await self._wire.drain()
                 self._watch.listen()
                 self._is_open = await self._wire.frames.more()
+                self._read_at = self._broker.clock.now()
                 self._watch.heard()
             elif frame.kind == PUBLISH:
                 await self._take_publish(frame)
@@ -158,10 +162,36 @@ class HardenedHandler(BrokerProtocolHandler):
         publish = read_publish(frame)
         if len(publish.payload) > self._broker.limits.payload_bytes:
             raise Violation("a payload over the limit")
-        if not self._receipts.is_repeat(publish):
+        if self._receipts.is_repeat(publish):
+            return
+        if not self._receipts.has_room:
             await self._receipts.room()
-            verdict = await self._broker.uplink.bring(self._principal, publish)
-            self._receipts.add(publish, verdict)
+            self._read_at = self._broker.clock.now()
+        await self._take_in(publish, self._read_at)
+
+    async def _take_in(self, publish: Publish, at: datetime) -> None:
+        """Hand a message in that was received at this moment, as soon as there is room."""
+        kind = self._kind_of(publish)
+        if kind is None:
+            self._receipts.add(publish, None)
+            return
+        uplink = self._broker.uplink
+        if not uplink.has_room:
+            await uplink.room()
+            # There is no room while the clock is wrong, nor was it right for what was read with this one.
+            at = self._read_at = self._broker.clock.now()
+        # Of telemetry that nobody watches nobody is told what became of it, so it can share its verdict.
+        is_plain = kind in _TELEMETRY and not self._broker.exchange.has_receivers(publish.topic)
+        bring = uplink.take if is_plain else uplink.submit
+        self._receipts.add(publish, bring(self._principal, kind, publish, at), pass_on=not is_plain)
+
+    def _kind_of(self, publish: Publish) -> Kind | None:
+        kind = self._kinds.get(publish.topic)
+        if kind is None:
+            kind = self._broker.uplink.kind_of(self._principal, publish)
+            if kind is not None:
+                self._kinds[publish.topic] = kind
+        return kind
 
     async def _take_packet(self, packet: MQTTPacket[Any, Any, Any]) -> None:
         match packet:

@@ -10,7 +10,7 @@ bytes ↔ packets                   packets.py and the codec
 from __future__ import annotations
 
 from pingup.brokers.session.client import Client
-from pingup.brokers.session.connection import Connection, OnMessage
+from pingup.brokers.session.connection import Connection, OnMessages, at_once
 from pingup.brokers.session.dialling import check_tls, connect
 from pingup.brokers.session.options import Credentials, Options, Subscription, Tls, Will
 from pingup.brokers.session.packets import Message
@@ -20,11 +20,12 @@ __all__ = [
     "Connection",
     "Credentials",
     "Message",
-    "OnMessage",
+    "OnMessages",
     "Options",
     "Subscription",
     "Tls",
     "Will",
+    "at_once",
     "check_tls",
     "connect",
 ]

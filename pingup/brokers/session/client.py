@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from pingup.backoff import full_jitter
-from pingup.brokers.session.connection import Connection, OnMessage
+from pingup.brokers.session.connection import Connection, OnMessages
 from pingup.brokers.session.dialling import dial
 from pingup.brokers.session.options import Options, Subscription
 from pingup.errors import Unavailable
@@ -27,7 +27,7 @@ class Client:
         options: Callable[[], Options],
         subscriptions: tuple[Subscription, ...],
         *,
-        on_message: OnMessage,
+        on_messages: OnMessages,
         on_connected: Callable[[Connection], None],
         may_connect: Callable[[], Awaitable[None]],
     ) -> None:
@@ -35,7 +35,7 @@ class Client:
         Args:
             options: asked for at each attempt, since a will may tell the time.
             subscriptions: what is subscribed at every connect.
-            on_message: see `Connection`.
+            on_messages: see `Connection`.
             on_connected: called after the subscriptions are granted.
             may_connect: waited for before each attempt.
         """
@@ -45,7 +45,7 @@ class Client:
         """Why there is none, in plain words."""
         self._options = options
         self._subscriptions = subscriptions
-        self._on_message = on_message
+        self._on_messages = on_messages
         self._on_connected = on_connected
         self._may_connect = may_connect
         self.latest: Connection | None = None
@@ -101,7 +101,7 @@ class Client:
 
     async def _connect(self) -> None:
         """One connection from its beginning to its end, which is always an error."""
-        connection = Connection(self._options(), self._on_message)
+        connection = Connection(self._options(), self._on_messages)
         self.latest = connection
         try:
             await dial(connection)

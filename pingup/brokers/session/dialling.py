@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 
 from pingup.brokers.session import reasons
-from pingup.brokers.session.connection import Connection, OnMessage
+from pingup.brokers.session.connection import Connection, OnMessages
 from pingup.brokers.session.options import Options, Tls
 from pingup.errors import Unavailable, Unusable
 
@@ -17,13 +17,13 @@ _NEXT_ADDRESS_AFTER = 0.25  # seconds (RFC 8305, section 8)
 
 
 @asynccontextmanager
-async def connect(options: Options, on_message: OnMessage) -> AsyncIterator[Connection]:
+async def connect(options: Options, on_messages: OnMessages) -> AsyncIterator[Connection]:
     """A connection for as long as the context lasts; it ends with a goodbye.
 
     Raises:
         Unavailable: it can't be had; the text says why in plain words.
     """
-    connection = Connection(options, on_message)
+    connection = Connection(options, on_messages)
     await dial(connection)
     try:
         yield connection

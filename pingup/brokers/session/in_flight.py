@@ -45,6 +45,12 @@ class InFlight:
             await self._room.wait()
         return self._ask(self._publishes)
 
+    def try_publish(self) -> tuple[int, Answer[mqtt5.PubAckPacket]] | None:
+        """The same at once, None while half of the window or more is in use: the rest is for who waits."""
+        if self._problem is not None or len(self._publishes) >= self._window // 2:
+            return None
+        return self._ask(self._publishes)
+
     def subscribe(self) -> tuple[int, Answer[mqtt5.SubAckPacket]]:
         """A packet id, and the future of the answer.
 

@@ -31,10 +31,14 @@ class Line(asyncio.Protocol):
         self,
         options: Options,
         *,
-        on_packet: Callable[[Message | mqtt5.Packet], None],
+        on_messages: Callable[[list[Message]], None],
+        on_packet: Callable[[mqtt5.Packet], None],
         on_end: Callable[[str], None],
     ) -> None:
-        """`on_packet` may raise `Malformed`; `on_end` is told once, in words, why nothing more comes."""
+        """`on_messages` gets PUBLISHes together that came together, `on_packet` each other packet.
+
+        Both may raise `Malformed`. `on_end` is told once, in words, why nothing more comes.
+        """
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[None] = loop.create_future()
         """Done when the socket is closed."""
@@ -43,6 +47,7 @@ class Line(asyncio.Protocol):
         self.is_reset = False
         """Whether the broker ended it as no protocol does."""
         self._options = options
+        self._on_messages = on_messages
         self._on_packet = on_packet
         self._on_end = on_end
         self._loop = loop
@@ -188,7 +193,11 @@ class Line(asyncio.Protocol):
         """Hand on what has come, as long as we read at all."""
         try:
             while not self._is_held and self.why is None:
-                packet = self._packets.take()
+                messages = self._packets.take_messages()
+                if messages:
+                    self._on_messages(messages)
+                    continue
+                packet = self._packets.take_other()
                 if packet is None:
                     return
                 self._on_packet(packet)

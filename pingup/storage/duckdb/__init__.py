@@ -1,8 +1,10 @@
 """Telemetry in DuckDB: the only folder that imports the driver.
 
 telemetry.py   the store as the services see it, asynchronous
-writer.py      the one writing thread's work      reading.py     the questions
-intake.py      what of a batch is new             tables.py      model ↔ rows
+writer.py      the one writing thread's work      reading.py     questions, but for
+intake.py      what of a batch is new             histories.py   histories by the page
+sorting.py     cold rows by agent and time        rollups.py     and by the bucket
+tables.py      model ↔ rows
 sequences.py   which numbered messages came
 database.py    the open file and its cursors      opening.py     opening it, whatever state it is in
 migrations.py  the numbered migrations            faults.py      the driver's errors as ours

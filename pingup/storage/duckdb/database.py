@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import duckdb
-
 from pingup.errors import Unavailable, Unusable
+from pingup.storage.duckdb.driver import duckdb
 from pingup.storage.duckdb.faults import BUGS, first_line, is_breaking
 from pingup.storage.duckdb.migrations import open_migrated
 from pingup.storage.duckdb.opening import use_file
@@ -27,6 +26,7 @@ class Database:
         self._path = path
         self._changed = threading.Condition()
         self._lent = 0
+        self._idle: list[duckdb.DuckDBPyConnection] = []
         self._root: duckdb.DuckDBPyConnection | None = None
         self.is_broken = False
         self.quarantined: Path | None = None
@@ -55,20 +55,46 @@ class Database:
         Raises:
             Unavailable: the file is not open now.
         """
-        with self._changed:
-            if self._root is None:
-                raise Unavailable("the telemetry database is not open")
-            cursor = use_file(self._root.cursor())
-            self._lent += 1
+        cursor = self._lend(is_fresh=True)
         try:
             yield cursor
         finally:
-            try:
+            self._take_back(cursor, is_clean=False)
+
+    @contextmanager
+    def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection for one thread and some questions, kept for the next who asks.
+
+        It must be left without a transaction and without rows that were not fetched; an exception may leave
+        anything. Raises as `cursor`.
+        """
+        cursor = self._lend(is_fresh=False)
+        is_clean = False
+        try:
+            yield cursor
+            is_clean = True
+        finally:
+            self._take_back(cursor, is_clean=is_clean)
+
+    def _lend(self, *, is_fresh: bool) -> duckdb.DuckDBPyConnection:
+        with self._changed:
+            if self._root is None:
+                raise Unavailable("the telemetry database is not open")
+            kept = self._idle.pop() if self._idle and not is_fresh else None
+            cursor = kept or use_file(self._root.cursor())
+            self._lent += 1
+        return cursor
+
+    def _take_back(self, cursor: duckdb.DuckDBPyConnection, *, is_clean: bool) -> None:
+        try:
+            if not is_clean:
                 cursor.close()
-            finally:
-                with self._changed:
-                    self._lent -= 1
-                    self._changed.notify_all()
+        finally:
+            with self._changed:
+                if is_clean:
+                    self._idle.append(cursor)
+                self._lent -= 1
+                self._changed.notify_all()
 
     def reopen(self) -> None:
         """Close the file and open it again, if it is broken, once all cursors are given back.
@@ -94,6 +120,8 @@ class Database:
 
     def _close_root(self) -> None:
         # DuckDB shares one instance between all connections of a process, a broken one too: none may stay.
+        while self._idle:
+            self._idle.pop().close()
         root, self._root = self._root, None
         if root is not None:
             root.close()

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import duckdb
-
 from pingup.errors import Unstorable
+from pingup.storage.duckdb.driver import duckdb
 
 # What turning values into rows can raise: the driver's conversions, and Python's own before them.
 _UNSTORABLE = (

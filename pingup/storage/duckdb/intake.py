@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import compress
 from typing import Generic, NamedTuple
 
-import duckdb
-
+from pingup.storage.duckdb.driver import duckdb
 from pingup.storage.duckdb.faults import refusing_values
 from pingup.storage.duckdb.tables import K, R, Table, aware
 
@@ -58,11 +58,14 @@ def sift(keys: Sequence[K], bounds: Bounds) -> Sifted:
     # Hashing costs more than all the rest, so keys are hashed only once a suspect turns up.
     earlier: set[K] = set()
     hashed = 0
+    newest = sifted.newest
     for position, key in enumerate(keys):
-        bound = bounds.of(key.agent_id)
-        if key.timestamp > sifted.newest.get(key.agent_id, bound):
-            sifted.newest[key.agent_id] = key.timestamp
+        agent_id, timestamp = key.agent_id, key.timestamp
+        known = newest.get(agent_id)
+        if timestamp > (bounds.of(agent_id) if known is None else known):
+            newest[agent_id] = timestamp
             continue
+        bound = bounds.of(agent_id)
         earlier.update(keys[hashed:position])
         hashed = position
         if key in earlier:
@@ -94,20 +97,17 @@ class Intake(Generic[R, K]):
             Unstorable: the table can't hold one of them.
         """
         with refusing_values():
-            keys = [self._table.key(record) for record in records]
+            keys = self._table.keys(records)
             sifted = sift(keys, self._bounds)
             repeats = sifted.repeats | self._stored(keys, sifted.suspects)
-            rows = [
-                row
-                for position, (record, key) in enumerate(zip(records, keys, strict=True))
-                if position not in repeats
-                for row in self._table.rows(record, key)
-            ]
-            if rows:
-                self._appender.append_rows(rows)
+            is_new = [position not in repeats for position in range(len(keys))]
+            if repeats:
+                records, keys = list(compress(records, is_new)), list(compress(keys, is_new))
+            if records:
+                self._appender.append_rows(self._table.rows(records, keys))
                 self._appender.flush()
         self._uncommitted = sifted.newest
-        return [position not in repeats for position in range(len(keys))]
+        return is_new
 
     def _stored(self, keys: Sequence[K], suspects: Sequence[int]) -> set[int]:
         if not suspects:

@@ -10,9 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-import duckdb
-
 from pingup.errors import Unusable
+from pingup.storage.duckdb.driver import duckdb
 from pingup.storage.duckdb.opening import Opened, open_file, unusable
 
 
@@ -77,6 +76,11 @@ MIGRATIONS = (
             """,
         ),
     ),
+    Migration(
+        3,
+        "sorted",
+        ("CREATE TABLE sorted (name TEXT, start TIMESTAMP, until TIMESTAMP)",),
+    ),
 )
 
 
@@ -128,8 +132,10 @@ def _apply_missing(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def _newest_version(connection: duckdb.DuckDBPyConnection) -> int:
-    row = connection.execute("SELECT coalesce(max(version), 0) FROM migrations").fetchone()
-    return int(row[0]) if row else 0
+    # A row that is not fetched would keep the statement's transaction open for as long as the file is, and
+    # DuckDB uses no space again that was freed meanwhile.
+    [(version,)] = connection.execute("SELECT coalesce(max(version), 0) FROM migrations").fetchall()
+    return int(version)
 
 
 def _apply(connection: duckdb.DuckDBPyConnection, migration: Migration) -> None:

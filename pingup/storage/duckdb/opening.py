@@ -19,9 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import duckdb
-
 from pingup.errors import Unusable
+from pingup.storage.duckdb.driver import duckdb
 from pingup.storage.duckdb.faults import first_line
 
 # Two threads for queries take half the time of one. The memory limit is for DuckDB's buffers alone: 32 MB is
@@ -31,12 +30,16 @@ from pingup.storage.duckdb.faults import first_line
 #
 # Rows stay uncompressed in memory until a checkpoint, which takes memory of its own by the row group. A small
 # log and small row groups keep a server under steady load some 16 MB smaller; either alone does not.
+#
+# A checkpoint drops row groups of which every row was deleted. It would also rewrite those of which some were
+# for up to half a second and in more memory than there is when they are wide: then it fails, again and again.
 _CHECKPOINT_AT = "4MB"
 _ROW_GROUP = 24_576
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "threads": 2,
     "memory_limit": "32MB",
     "checkpoint_threshold": _CHECKPOINT_AT,
+    "max_vacuum_tasks": 0,
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
 }

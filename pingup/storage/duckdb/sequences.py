@@ -6,19 +6,20 @@ more was appended than the last compaction had left, runs that touch are merged.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import duckdb
-
-from pingup.model import Deposit, Fate, Run
+from pingup.model import Fate, Run
 from pingup.services.ledger import MAX_STREAMS
 from pingup.services.runs import MAX_RUNS
+from pingup.storage.duckdb.driver import duckdb
 from pingup.storage.duckdb.faults import refusing_values
 from pingup.storage.duckdb.tables import Row, aware, naive
 
 # One more than the ledger keeps, so that it can tell whether there were more.
 MAX_STORED_RUNS = MAX_RUNS + 1  # of a stream and fate
 COMPACT_AT = 20_000  # rows appended, at least
+COMPACTED_AT_ONCE = 50_000  # rows, about; more take more memory than DuckDB is given
+_PART = "hash(agent_id) % {parts} = {part}"
 
 # DuckDB counts a growing frame with a FILTER in quadratic time, and sums it in linear time.
 _COMPACTED = """
@@ -32,6 +33,7 @@ _COMPACTED = """
                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ) AS is_apart
         FROM sequences
+        WHERE {part}
     ),
     counted AS (
         SELECT
@@ -87,23 +89,21 @@ class Sequences:
         self._cursor = cursor
         self._appender = cursor.appender("sequences")
         # All that is there may be still to be merged.
-        self.appended = self._count()
+        self.appended = self.count()
         self._uncommitted = 0
 
-    def take(self, deposits: Sequence[Deposit]) -> None:
-        """Append the runs of these deposits, merged where they follow each other.
+    def take(self, runs: Sequence[Run]) -> None:
+        """Append runs.
 
         Raises:
             Unstorable: the table can't hold one of them.
         """
-        runs = [deposit.run for deposit in deposits if deposit.run is not None]
         if not runs:
             return
         with refusing_values():
-            rows = [_row(run) for run in merged(runs)]
-            self._appender.append_rows(rows)
+            self._appender.append_rows(map(_row, runs))
             self._appender.flush()
-        self._uncommitted = len(rows)
+        self._uncommitted = len(runs)
 
     def settle(self) -> None:
         """Count what was taken, now that it is committed."""
@@ -114,53 +114,26 @@ class Sequences:
         """Drop the rows that a failure has left in the appender."""
         self._appender.clear()
 
-    def compact(self) -> int:
+    def parts(self) -> int:
+        """In how many parts the table is to be compacted."""
+        return 1 + self.count() // COMPACTED_AT_ONCE
+
+    def compact(self, part: int, parts: int) -> None:
         """Merge what touches, and forget streams and runs beyond the bounds, in the open transaction.
 
-        Returns:
-            How many rows are left.
+        Only of one part of the agents; `part` counts from 0.
         """
-        self._cursor.execute(_COMPACTED.format(max_streams=MAX_STREAMS, max_runs=MAX_STORED_RUNS))
-        self._cursor.execute("DELETE FROM sequences")
+        these = _PART.format(part=part, parts=parts)
+        compacted = _COMPACTED.format(part=these, max_streams=MAX_STREAMS, max_runs=MAX_STORED_RUNS)
+        self._cursor.execute(compacted)
+        self._cursor.execute(f"DELETE FROM sequences WHERE {these}")  # noqa: S608 - numbers of our own
         self._cursor.execute("INSERT INTO sequences FROM compacted")
         self._cursor.execute("DROP TABLE compacted")
-        self.appended = 0
-        return self._count()
 
-    def _count(self) -> int:
+    def count(self) -> int:
+        """How many rows there are."""
         row = self._cursor.execute("SELECT count(*) FROM sequences").fetchone()
         return int(row[0]) if row else 0
-
-
-def merged(runs: Iterable[Run]) -> list[Run]:
-    """The same in fewer runs: each is joined to the last one of its stream and fate if it follows it."""
-    last: dict[tuple[str, str, Fate], int] = {}
-    found: list[Run] = []
-    for run in runs:
-        key = (run.agent_id, run.stream, run.fate)
-        position = last.get(key)
-        if position is not None:
-            before = found[position]
-            if before.low <= run.low and run.low - 1 <= before.high:
-                found[position] = _joined(before, run)
-                continue
-        last[key] = len(found)
-        found.append(run)
-    return found
-
-
-def _joined(before: Run, run: Run) -> Run:
-    return Run(
-        before.agent_id,
-        before.stream,
-        before.fate,
-        before.low,
-        max(before.high, run.high),
-        max(before.first, run.first),
-        before.low_at,
-        run.high_at if run.high > before.high else before.high_at,
-        max(before.received_at, run.received_at),
-    )
 
 
 def read_runs(cursor: duckdb.DuckDBPyConnection) -> list[Run]:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
-import duckdb
 import msgspec
 
-from pingup.model import Host, Sample, Scan
+from pingup.model import Sample, Scan
+from pingup.storage.duckdb.driver import duckdb
 
 Row = tuple[Any, ...]
 R = TypeVar("R")
@@ -66,6 +66,8 @@ _SAME_SCANS = """
         AND kept.scan_timestamp BETWEEN list_min($2::TIMESTAMP[]) AND list_max($2::TIMESTAMP[])
 """
 _AT_A_TIME = 500
+_NAIVE_EPOCH = datetime(1970, 1, 1)
+_EPOCH = _NAIVE_EPOCH.replace(tzinfo=UTC)
 
 
 class Key(Protocol):
@@ -88,26 +90,34 @@ class Table(Protocol[R_contra, K]):
     def name(self) -> str: ...
     @property
     def newest(self) -> str:
-        """The statement that asks for the newest moment in the table; answered from statistics."""
+        """The statement that asks for the newest moment in the table.
+
+        Statistics tell where to look for it. They tell max() itself only while no deleted row is left, and
+        then it reads everything.
+        """
         ...
 
-    def key(self, record: R_contra) -> K: ...
+    def keys(self, records: Sequence[R_contra]) -> Sequence[K]:
+        """A key for each record."""
+        ...
 
     def stored(self, cursor: duckdb.DuckDBPyConnection, keys: Sequence[K]) -> set[int]:
         """Which of these keys are in the table, by their positions."""
         ...
 
-    def rows(self, record: R_contra, key: K) -> Iterable[Row]: ...
+    def rows(self, records: Sequence[R_contra], keys: Sequence[K]) -> Iterable[Row]:
+        """The rows of records with these keys."""
+        ...
 
 
 class SampleTable:
     """A sample is one row, and its own key: all values count."""
 
     name = "metrics"
-    newest = "SELECT max(timestamp) FROM metrics"
+    newest = "SELECT timestamp FROM metrics ORDER BY timestamp DESC LIMIT 1"
 
-    def key(self, record: Sample) -> Sample:
-        return record
+    def keys(self, records: Sequence[Sample]) -> Sequence[Sample]:
+        return records
 
     def stored(self, cursor: duckdb.DuckDBPyConnection, keys: Sequence[Sample]) -> set[int]:
         *narrow, _ = zip(*map(_row, keys), strict=True)
@@ -119,8 +129,8 @@ class SampleTable:
             found.update(positions[sample] for sample in map(read_sample, kept) if sample in positions)
         return found
 
-    def rows(self, record: Sample, key: Sample) -> Iterable[Row]:
-        return (_row(record),)
+    def rows(self, records: Sequence[Sample], keys: Sequence[Sample]) -> Iterable[Row]:
+        return map(_row, records)
 
 
 def _row(sample: Sample) -> Row:
@@ -152,10 +162,10 @@ class ScanTable:
     """
 
     name = "discovery"
-    newest = "SELECT max(scan_timestamp) FROM discovery"
+    newest = "SELECT scan_timestamp FROM discovery ORDER BY scan_timestamp DESC LIMIT 1"
 
-    def key(self, record: Scan) -> ScanKey:
-        return ScanKey(record.agent_id, record.timestamp, digest(record))
+    def keys(self, records: Sequence[Scan]) -> Sequence[ScanKey]:
+        return [ScanKey(record.agent_id, record.timestamp, digest(record)) for record in records]
 
     def stored(self, cursor: duckdb.DuckDBPyConnection, keys: Sequence[ScanKey]) -> set[int]:
         agent_ids = [key.agent_id for key in keys]
@@ -164,7 +174,11 @@ class ScanTable:
         found = cursor.execute(_SAME_SCANS, [agent_ids, moments, digests]).fetchall()
         return {position for (position,) in found}
 
-    def rows(self, record: Scan, key: ScanKey) -> Iterable[Row]:
+    def rows(self, records: Sequence[Scan], keys: Sequence[ScanKey]) -> Iterable[Row]:
+        for record, key in zip(records, keys, strict=True):
+            yield from self._rows(record, key)
+
+    def _rows(self, record: Scan, key: ScanKey) -> Iterable[Row]:
         agent_id, moment, scan_digest = key.agent_id, naive(key.timestamp), key.digest
         if not record.hosts:
             empty = (None,) * 3
@@ -196,7 +210,8 @@ def digest(scan: Scan) -> str:
 
 def naive(moment: datetime) -> datetime:
     """An aware moment as the columns hold it."""
-    return moment.astimezone(UTC).replace(tzinfo=None)
+    # A tenth of the cost of replacing the zone.
+    return _NAIVE_EPOCH + (moment - _EPOCH)
 
 
 def aware(moment: datetime) -> datetime:
@@ -210,7 +225,6 @@ def read_sample(row: Sequence[Any]) -> Sample:
     return Sample(agent_id, aware(timestamp), *values)
 
 
-def read_host(row: Sequence[Any]) -> Host:
-    """A host out of the columns host_ip, latency, ports, mac, hostname, vendor."""
-    ip, latency, ports, mac, hostname, vendor = row
-    return Host(ip, latency, _Ports.decode(ports), mac, hostname, vendor)
+def read_ports(text: str) -> tuple[int, ...]:
+    """Ports out of their column."""
+    return _Ports.decode(text)

@@ -12,13 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
-import duckdb
-
 from pingup.errors import Unavailable
 from pingup.model import Deposit, Run, Sample, Scan, Span
-from pingup.storage.duckdb import reading
+from pingup.rollups import Bucket, Rollup
+from pingup.storage.duckdb import histories, reading, rollups
 from pingup.storage.duckdb.database import Database
+from pingup.storage.duckdb.driver import duckdb
 from pingup.storage.duckdb.sequences import read_runs
+from pingup.storage.duckdb.sorting import Sorter
 from pingup.storage.duckdb.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -31,9 +32,9 @@ T = TypeVar("T")
 class DuckDBTelemetry:
     """Samples and scans in one DuckDB file.
 
-    One thread writes and two read, each on connections of their own, so that no read waits for a write or
-    makes one wait. Every method may raise `Unavailable`; the next call tries anew, and opens the file again
-    where that is what it takes.
+    One thread writes, two read and one sorts, each on connections of their own, so that no read waits for a
+    write or makes one wait. Every method may raise `Unavailable`; the next call tries anew, and opens the
+    file again where that is what it takes.
 
     `async with await DuckDBTelemetry.open(path) as telemetry:` closes it at the end.
     """
@@ -44,6 +45,10 @@ class DuckDBTelemetry:
         self._writer = Writer(database)
         self._writing = writing
         self._reading = ThreadPoolExecutor(_READERS, "telemetry-reader")
+        self._sorting = ThreadPoolExecutor(1, "telemetry-sorter")
+        self._sorter = Sorter(database)
+        self._moving = asyncio.Lock()
+        self._samples = histories.SampleHistory()
 
     @classmethod
     async def open(cls, path: Path) -> Self:
@@ -69,13 +74,14 @@ class DuckDBTelemetry:
 
     async def close(self) -> None:
         """Finish what is under way, write the log into the file and close it."""
+        self._sorter.stop()
         try:
             await self._write(self._close)
         except Unavailable as problem:
             log.error("the telemetry database was not closed cleanly, its log is replayed: %s", problem)
         finally:
-            self._writing.shutdown(wait=False)
-            self._reading.shutdown(wait=False)
+            for threads in (self._writing, self._reading, self._sorting):
+                threads.shutdown(wait=False)
 
     def _close(self) -> None:
         with self._database.watched():
@@ -92,24 +98,32 @@ class DuckDBTelemetry:
 
     # --- writing -----------------------------------------------------------------------------------
 
-    async def store(self, deposits: Sequence[Deposit]) -> list[bool]:
-        """Commit all of them in one transaction; for each record whether it was new, False for a repeat.
+    async def store(self, deposit: Deposit) -> list[bool]:
+        """Commit it in one transaction; for each record whether it was new, False for a repeat.
 
         Raises:
-            Unstorable: a column can't hold a value of one of them; nothing of the batch was stored.
+            Unstorable: a column can't hold a value of it; nothing was stored.
         """
-        return await self._write(self._writer.store, deposits)
+        return await self._write(self._writer.store, deposit)
 
     async def purge(self, agent_id: str) -> None:
         """Delete all of an agent's telemetry, and what is known of its streams."""
-        await self._write(self._writer.purge, agent_id)
+        async with self._moving:
+            await self._write(self._writer.purge, agent_id)
 
     async def forget(self, samples_before: datetime, scans_before: datetime) -> None:
         """Delete what is older than the retention, and streams of which nothing was heard since.
 
         The space is used again, the file does not shrink.
         """
-        await self._write(self._writer.forget, samples_before, scans_before)
+        async with self._moving:
+            await self._write(self._writer.forget, samples_before, scans_before)
+
+    async def sort(self, before: datetime) -> bool:
+        """Sort the oldest stretch that ended before, so that it is read faster; whether there was one."""
+        # Of two who delete the same rows at a time one would fail.
+        async with self._moving:
+            return await asyncio.get_running_loop().run_in_executor(self._sorting, self._sorter.sort, before)
 
     async def _write(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writing, lambda: work(*args, **kwargs))
@@ -118,7 +132,15 @@ class DuckDBTelemetry:
 
     async def samples(self, agent_id: str, span: Span) -> list[Sample]:
         """A page of an agent's samples, by timestamp; records of one moment always in the same order."""
-        return await self._read(reading.samples, agent_id, span)
+        return await self._read(self._samples.page, agent_id, span)
+
+    async def buckets(self, agent_id: str, rollup: Rollup) -> list[Bucket]:
+        """A page of an agent's samples rolled up, only buckets in which there are some.
+
+        Raises:
+            Invalid: there are too many samples in a bucket to find percentiles.
+        """
+        return await self._read(rollups.buckets, agent_id, rollup)
 
     async def newest_samples(self, agent_ids: Sequence[str] | None = None) -> list[Sample]:
         """The newest sample of each agent, of these agents or of all, by agent id."""
@@ -126,7 +148,7 @@ class DuckDBTelemetry:
 
     async def scans(self, agent_id: str, span: Span) -> list[Scan]:
         """A page of an agent's scans, whole ones, by timestamp."""
-        return await self._read(reading.scans, agent_id, span)
+        return await self._read(histories.scans, agent_id, span)
 
     async def runs(self) -> list[Run]:
         """What was kept of numbered messages, in no order; runs of one stream may touch or overlap."""
@@ -153,7 +175,7 @@ class DuckDBTelemetry:
             await self._write(self._writer.heal)
 
         def answer() -> T:
-            with self._database.watched(), self._database.cursor() as cursor:
+            with self._database.watched(), self._database.reader() as cursor:
                 return ask(cursor, *args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._reading, answer)

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
-import duckdb
-
 from pingup.errors import Unavailable
 from pingup.model import Deposit, Record, Sample, Scan
 from pingup.storage.duckdb.database import Database
+from pingup.storage.duckdb.driver import duckdb
 from pingup.storage.duckdb.intake import Intake
 from pingup.storage.duckdb.opening import write_something
 from pingup.storage.duckdb.sequences import COMPACT_AT, UNTOUCHED, Sequences
+from pingup.storage.duckdb.sorting import forget_stretches
 from pingup.storage.duckdb.tables import SampleTable, ScanKey, ScanTable, naive
 
 log = logging.getLogger(__name__)
@@ -29,12 +29,14 @@ class _Session:
         self.scans: Intake[Scan, ScanKey] = Intake(ScanTable(), cursor)
         self.sequences = Sequences(cursor)
 
-    def take(self, deposits: Sequence[Deposit]) -> list[bool]:
-        self.sequences.take(deposits)
-        return self._take_records([record for deposit in deposits for record in deposit.records])
+    def take(self, deposit: Deposit) -> list[bool]:
+        self.sequences.take(deposit.runs)
+        return self._take_records(deposit.records)
 
     def _take_records(self, records: Sequence[Record]) -> list[bool]:
         samples = [record for record in records if isinstance(record, Sample)]
+        if len(samples) == len(records):
+            return self.samples.take(samples)
         scans = [record for record in records if isinstance(record, Scan)]
         new_samples = iter(self.samples.take(samples))
         new_scans = iter(self.scans.take(scans))
@@ -67,20 +69,26 @@ class Writer:
         self._compact_at = COMPACT_AT
         self.has_failed = False
 
-    def store(self, deposits: Sequence[Deposit]) -> list[bool]:
+    def store(self, deposit: Deposit) -> list[bool]:
         """As `TelemetryStore.store`."""
         with self._transaction() as session:
-            is_new = session.take(deposits)
+            is_new = session.take(deposit)
         session.settle()
         if session.sequences.appended > self._compact_at:
             self._compact()
         return is_new
 
     def _compact(self) -> None:
-        """Compact the runs, in a transaction of its own: what was stored is stored, whatever comes of it."""
+        """Compact the runs, in transactions of their own: what was stored is stored, whatever comes of it."""
         try:
             with self._transaction() as session:
-                left = session.sequences.compact()
+                parts = session.sequences.parts()
+            for part in range(parts):
+                with self._transaction() as session:
+                    session.sequences.compact(part, parts)
+            with self._transaction() as session:
+                left = session.sequences.count()
+                session.sequences.appended = 0
         except Unavailable as problem:
             self._compact_at *= 2
             log.warning("the runs of numbered messages are compacted later: %s", problem)
@@ -98,10 +106,12 @@ class Writer:
         session.scans.forget(agent_id)
 
     def forget(self, samples_before: datetime, scans_before: datetime) -> None:
-        """Delete what is older; the bounds stay, they may be too high."""
+        """Delete what is older, of sorted stretches whole ones; the bounds stay, they may be too high."""
         with self._transaction() as session:
-            session.cursor.execute("DELETE FROM metrics WHERE timestamp < ?", [naive(samples_before)])
-            session.cursor.execute("DELETE FROM discovery WHERE scan_timestamp < ?", [naive(scans_before)])
+            samples_from = forget_stretches(session.cursor, "metrics", naive(samples_before))
+            scans_from = forget_stretches(session.cursor, "discovery", naive(scans_before))
+            session.cursor.execute("DELETE FROM metrics WHERE timestamp < ?", [samples_from])
+            session.cursor.execute("DELETE FROM discovery WHERE scan_timestamp < ?", [scans_from])
             session.cursor.execute(UNTOUCHED, [naive(min(samples_before, scans_before))])
 
     def probe(self) -> None:
