@@ -22,6 +22,7 @@ from pingup.errors import Unusable
 
 HOST = "127.0.0.1"
 _PATIENCE = 60  # seconds for a start, an end or an answer
+_IDLE = 30.0  # seconds
 _STEP = 0.01
 _MB = 1e6
 
@@ -84,6 +85,7 @@ class Server:
         self.ready_at = time.time()
         """Seconds since the epoch."""
         self._connection = HTTPConnection(HOST, http, timeout=_PATIENCE)
+        self._used_at = time.monotonic()
 
     @classmethod
     @contextmanager
@@ -118,6 +120,10 @@ class Server:
         """The same, but whatever the answer: its status, and its bytes."""
         headers = {"Authorization": f"Bearer {self.admin_token}", "Content-Type": "application/json"}
         payload = None if body is None else msgspec.json.encode(body)
+        # The server closes what was idle for long.
+        if time.monotonic() - self._used_at > _IDLE:
+            self._connection.close()
+        self._used_at = time.monotonic()
         self._connection.request(method, path, payload, headers)
         answer = self._connection.getresponse()
         return answer.status, answer.read()
