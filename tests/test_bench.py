@@ -102,18 +102,27 @@ def test_an_unknown_case_is_a_usage_error_that_names_those_there_are() -> None:
     assert "no such case: nonsense; there are ingest, " in done.stderr
 
 
+def _is_server(process: psutil.Process) -> bool:
+    try:
+        return "serve" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False  # it was one of those that are there for a moment only
+
+
 def test_a_measurement_that_is_ended_leaves_no_server_running() -> None:
     command = [sys.executable, "-m", "pingup", "bench", "memory"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        bench = psutil.Process(process.pid)
-        deadline = time.monotonic() + 30
-        started: list[psutil.Process] = []
-        while not any("serve" in child.cmdline() for child in started):
-            started = bench.children()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.terminate()
-        process.communicate(timeout=30)
+        try:
+            bench = psutil.Process(process.pid)
+            deadline = time.monotonic() + 30
+            started: list[psutil.Process] = []
+            while not any(map(_is_server, started)):
+                started = bench.children()
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGTERM
     assert not any(child.is_running() for child in started)
 
