@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from itertools import count
-from typing import Any
 
 from pingup.backoff import full_jitter
 from pingup.brokers.edge import Edge
 from pingup.brokers.session import Client, Connection, Message, Options, Subscription
+from pingup.brokers.session.unacknowledged import Verdict
 from pingup.clock import Clock
 from pingup.errors import Reason, Rejected, Unavailable
 from pingup.model import Inbound, Outcome
@@ -18,8 +18,6 @@ from pingup.topics import UP_ALL, Kind, owner_of, parse_up
 
 FULL_FOR = 30.0  # seconds without room before the broker is told, by a disconnect
 LEAVE_WITHIN = 5.0  # seconds for commits at the end
-
-Verdict = asyncio.Future[Any]
 
 _TELEMETRY = (Kind.METRICS, Kind.DISCOVERY)
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds before a message is tried again

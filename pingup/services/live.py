@@ -31,7 +31,7 @@ class _Shown(msgspec.Struct, gc=False):
 
 
 class Live:
-    """Publishes on the live topics, QoS 0; retains presence, and metrics at most once a second and agent."""
+    """Publishes on the live topics; retains presence, and metrics at most once a second and agent."""
 
     def __init__(self, clock: Clock, downlink: Downlink, samples: LiveSamples = LiveSamples.WATCHED) -> None:
         self._clock = clock
