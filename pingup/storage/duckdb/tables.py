@@ -93,7 +93,8 @@ class Table(Protocol[R_contra, K]):
         """The statement that asks for the newest moment in the table.
 
         Statistics tell where to look for it. They tell max() itself only while no deleted row is left, and
-        then it reads everything.
+        then it reads everything. Without a condition DuckDB 2.0 takes deleted rows for what to look for, and
+        finds an older moment.
         """
         ...
 
@@ -114,7 +115,7 @@ class SampleTable:
     """A sample is one row, and its own key: all values count."""
 
     name = "metrics"
-    newest = "SELECT timestamp FROM metrics ORDER BY timestamp DESC LIMIT 1"
+    newest = "SELECT timestamp FROM metrics WHERE timestamp IS NOT NULL ORDER BY timestamp DESC LIMIT 1"
 
     def keys(self, records: Sequence[Sample]) -> Sequence[Sample]:
         return records
@@ -162,7 +163,10 @@ class ScanTable:
     """
 
     name = "discovery"
-    newest = "SELECT scan_timestamp FROM discovery ORDER BY scan_timestamp DESC LIMIT 1"
+    newest = """
+        SELECT scan_timestamp FROM discovery
+        WHERE scan_timestamp IS NOT NULL ORDER BY scan_timestamp DESC LIMIT 1
+    """
 
     def keys(self, records: Sequence[Scan]) -> Sequence[ScanKey]:
         return [ScanKey(record.agent_id, record.timestamp, digest(record)) for record in records]
