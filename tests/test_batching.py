@@ -112,21 +112,28 @@ async def test_what_waits_during_a_commit_is_committed_together() -> None:
         assert [len(batch) for batch in store.batches] == [1, 49]
 
 
-async def test_after_many_came_together_the_next_are_waited_for_a_moment() -> None:
+async def test_what_comes_within_a_moment_after_a_commit_is_committed_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pingup.services.batching._APART", 0.2)
     store = MemoryTelemetry()
     async with batching(store) as batcher:
-        await asyncio.gather(*(offer(batcher, (sample(number),)) for number in range(8)))
-        early = offer(batcher, (sample(8),))
+        await offer(batcher, (sample(1),))
+        early = offer(batcher, (sample(2),))
         for _ in range(10):
             await asyncio.sleep(0)
-        late = offer(batcher, (sample(9),))
+        late = offer(batcher, (sample(3),))
         await asyncio.gather(early, late)
-        assert store.batches[1:] == [[sample(8), sample(9)]]
-        await offer(batcher, (sample(10),))
-        early = offer(batcher, (sample(11),))
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert early.done()
+        assert store.batches == [[sample(1)], [sample(2), sample(3)]]
+
+
+async def test_where_many_rows_wait_a_commit_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pingup.services.batching._APART", 60.0)
+    store = MemoryTelemetry()
+    async with batching(store, max_batch_rows=1000) as batcher:
+        await offer(batcher, (sample(0),))
+        await offer(batcher, tuple(sample(number) for number in range(1, 501)))
+        assert [len(batch) for batch in store.batches] == [1, 500]
 
 
 async def test_each_sender_learns_which_of_its_records_were_new() -> None:

@@ -160,6 +160,21 @@ async def test_the_first_receipt_is_sent_at_once_and_the_next_ones_at_their_pace
     assert sent == [1, 2, 3]
 
 
+async def test_in_a_fleet_larger_than_a_turn_those_come_first_who_have_waited_longest(
+    a: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pingup.services.receipts.MOST", 1)
+    await a.register("B", secret=OTHER_SECRET)
+    for agent_id, secret, seq in (("A", SECRET, 1), ("B", OTHER_SECRET, 1), ("A", SECRET, 2)):
+        message = a.message(agentId=agent_id, metrics={"cpu": seq}, status="online", stream="s", seq=seq)
+        await a.send(Kind.METRICS, signed(message, secret), agent_id)
+    counts = []
+    for _ in range(3):
+        await a.services.receipts.send()
+        counts.append([len(a.downlink.on(down_receipts(agent_id))) for agent_id in ("A", "B")])
+    assert counts == [[1, 0], [1, 1], [1, 1]]
+
+
 async def test_nothing_is_said_while_the_first_message_is_missing(a: House) -> None:
     await a.send(Kind.METRICS, numbered(a, 2))
     assert await receipts(a) == []

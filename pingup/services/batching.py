@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -26,10 +27,9 @@ MAX_WAITING_ROWS = 20_000
 # A large record counts as several rows, so that bounds in rows are bounds of memory too.
 _ROW_BYTES = 512
 _PORT_BYTES = 6
-# A commit costs about as much as storing 500 samples, and with many senders a moment brings many of them.
-_MANY = 8  # offers
+# A commit costs as much as ten messages, so those of a moment share it; where many wait already it begins.
+_APART = 0.002  # seconds from the beginning of one commit to that of the next
 _ENOUGH = 500  # rows
-_LINGER = 0.002  # seconds
 _FIRST_RETRY, _LAST_RETRY = 0.1, 5.0  # seconds
 
 
@@ -129,15 +129,14 @@ class Batcher:
 
     async def run(self) -> None:
         """Commit until `close`; what waits by then is still committed, unless the store is down."""
-        were_many = False
+        time = asyncio.get_running_loop().time
+        begun_at = -math.inf
         while self._waiting or not self._closing.is_set():
             await self._work.wait()
             if self._waiting:
-                if were_many and not self._closing.is_set():
-                    await self._linger()
-                batch = self._take()
-                were_many = len(batch.offers) >= _MANY
-                await self._commit(batch)
+                await self._gather(begun_at + _APART - time())
+                begun_at = time()
+                await self._commit(self._take())
             if not self._waiting and not self._closing.is_set():
                 self._work.clear()
 
@@ -146,10 +145,10 @@ class Batcher:
         self._closing.set()
         self._work.set()
 
-    async def _linger(self) -> None:
-        """Let more come. Of many who wait for a commit each, most are on their way again just now."""
-        if len(self._waiting) == 1 and self._waiting[0].rows < _ENOUGH:
-            await asyncio.sleep(_LINGER)
+    async def _gather(self, seconds: float) -> None:
+        """Let more come for so long, if anybody would gain by it."""
+        if seconds > 0 and self._waiting_rows < _ENOUGH and not self._closing.is_set():
+            await asyncio.sleep(seconds)
 
     def _take(self) -> Batch:
         batch = self._waiting.popleft()

@@ -39,13 +39,24 @@ class Stream:
 
     def settle(self, run: Run) -> None:
         """Take in messages that are stored, or whose refusal is."""
-        self.first = max(self.first, run.first)
-        self.updated_at = max(self.updated_at, run.received_at)
+        if run.first > self.first:
+            self.first = run.first
+        if run.received_at > self.updated_at:
+            self.updated_at = run.received_at
+        if run.low == self.settled + 1 and run.fate is Fate.STORED and self._goes_on(run):
+            return
         runs = self.stored if run.fate is Fate.STORED else self.refused
         runs.add(Interval(run.low, run.high, micros(run.low_at), micros(run.high_at)))
         self._advance()
         # Only now: what is settled already is known without its run.
         runs.forget_beyond()
+
+    def _goes_on(self, run: Run) -> bool:
+        """Take in what follows all that was heard of, as nearly every message does; False if it does not."""
+        if self.refused.highest > run.high or not self.stored.extend(run.low, run.high, micros(run.high_at)):
+            return False
+        self.settled = max(run.high, self.first - 1)
+        return True
 
     def _advance(self) -> None:
         settled = max(self.settled, self.first - 1)
@@ -74,11 +85,12 @@ class Ledger:
     def settle(self, run: Run) -> None:
         """Take in messages that are stored, or whose refusal is."""
         streams = self._streams.setdefault(run.agent_id, {})
-        stream = streams[run.stream] = (
-            streams.pop(run.stream) if run.stream in streams else Stream(run.stream)
-        )
-        if len(streams) > MAX_STREAMS:
-            del streams[next(iter(streams))]
+        stream = streams.get(run.stream)
+        if stream is None or len(streams) > 1:
+            streams.pop(run.stream, None)
+            stream = streams[run.stream] = stream or Stream(run.stream)
+            if len(streams) > MAX_STREAMS:
+                del streams[next(iter(streams))]
         stream.settle(run)
 
     def streams(self, agent_id: str) -> list[Stream]:

@@ -65,6 +65,7 @@ def merged(runs: Iterable[Run]) -> list[Run]:
     """
     last: dict[tuple[str, str, bool], _Chain] = {}
     chains: list[_Chain] = []
+    position = -1
     for position, run in enumerate(runs):
         # The fate as a truth, because an enumeration is hashed in Python.
         key = (run.agent_id, run.stream, run.fate is Fate.STORED)
@@ -75,22 +76,25 @@ def merged(runs: Iterable[Run]) -> list[Run]:
         else:
             chain.add(run)
         chain.position = position
-    chains.sort(key=attrgetter("position"))
+    if len(chains) <= position:
+        chains.sort(key=attrgetter("position"))
     return [chain.run() for chain in chains]
 
 
 class _Chain:
     """Runs that follow each other, on the way to be one."""
 
-    __slots__ = ("_begin", "_first", "_high_at", "_received_at", "high", "low", "position")
+    __slots__ = ("_begin", "_first", "_high_at", "_is_one", "_received_at", "high", "low", "position")
 
     def __init__(self, run: Run) -> None:
         self._begin = run
+        self._is_one = True
         self.position = 0
         self.low, self.high = run.low, run.high
         self._first, self._high_at, self._received_at = run.first, run.high_at, run.received_at
 
     def add(self, run: Run) -> None:
+        self._is_one = False
         if run.high > self.high:
             self.high, self._high_at = run.high, run.high_at
         if run.first > self._first:
@@ -100,6 +104,8 @@ class _Chain:
 
     def run(self) -> Run:
         begin = self._begin
+        if self._is_one:
+            return begin
         return Run(
             begin.agent_id,
             begin.stream,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from itertools import islice
 
 from pingup.clock import Clock
 from pingup.model import AgentKey, Run
@@ -18,6 +19,9 @@ from pingup.services.ledger import Ledger, Stream
 from pingup.topics import down_receipts
 
 EVERY = 1.0  # seconds between two receipts for one agent
+# Of a very large fleet they take turns; an agent sends again only what had none for a minute.
+MOST = 2_000  # receipts in a turn
+_TURNS = 20  # that an agent waits for, at most
 _BREATH_EVERY = 100  # receipts that are signed before others get their turn
 
 
@@ -52,22 +56,19 @@ class Receipts:
             await asyncio.sleep(EVERY)
 
     async def send(self) -> None:
-        """Send every agent that is owed receipts one of them."""
-        owed, self._owed = self._owed, {}
-        self._work.clear()
-        for count, (agent_id, names) in enumerate(owed.items(), 1):
+        """Send agents that are owed receipts one of them each: those that have waited longest."""
+        turn = list(islice(self._owed, max(MOST, len(self._owed) // _TURNS)))
+        for count, agent_id in enumerate(turn, 1):
+            names = self._owed.pop(agent_id)
             name = next(iter(names))
             del names[name]
             self._send(agent_id, name)
             if names:
-                self._owe_later(agent_id, names)
+                self._owed[agent_id] = names
             if count % _BREATH_EVERY == 0:
                 await asyncio.sleep(0)
-
-    def _owe_later(self, agent_id: str, names: dict[str, None]) -> None:
-        """Put the streams that have waited longer before those that came in the meantime."""
-        self._owed[agent_id] = names | self._owed.get(agent_id, {})
-        self._work.set()
+        if not self._owed:
+            self._work.clear()
 
     def _send(self, agent_id: str, name: str) -> None:
         key = self._keyring.key_of(agent_id)

@@ -65,11 +65,16 @@ class Runs:
                 self._ends[position],
             )
 
+    def extend(self, low: int, high: int, high_at: int) -> bool:
+        """Put numbers in that follow the highest one; False, and nothing is done, if they do not."""
+        if not self._highs or low - 1 != self._highs[-1]:
+            return False
+        self._highs[-1], self._ends[-1] = high, high_at
+        return True
+
     def add(self, interval: Interval) -> None:
         """Put numbers in, joining every run that they touch."""
-        if self._highs and interval.low - 1 == self._highs[-1]:
-            # Nearly every message follows the one before it.
-            self._highs[-1], self._ends[-1] = interval.high, interval.high_at
+        if self.extend(interval.low, interval.high, interval.high_at):
             return
         # The runs from `begin` up to but without `end` are those that touch it.
         begin = bisect_left(self._highs, interval.low - 1)
