@@ -72,7 +72,7 @@ async def serve(settings: Settings, clock: Clock | None = None) -> AsyncIterator
     clock = clock or SystemClock()
     data = open_data_dir(settings.data_dir)
     async with (
-        _telemetry(data.telemetry, settings.mqtt) as telemetry,
+        _telemetry(data.telemetry, settings) as telemetry,
         sqlite.SQLiteRegistry.open(data.registry, Vault(data.master_key)) as registry,
         Crew.open() as crew,
     ):
@@ -94,11 +94,12 @@ async def serve(settings: Settings, clock: Clock | None = None) -> AsyncIterator
 
 
 @asynccontextmanager
-async def _telemetry(path: Path, settings: MqttSettings) -> AsyncIterator[duckdb.DuckDBTelemetry]:
+async def _telemetry(path: Path, settings: Settings) -> AsyncIterator[duckdb.DuckDBTelemetry]:
     """The telemetry store. Opening it takes a core for 30 ms, and another one imports the edges meanwhile."""
-    opening = asyncio.create_task(duckdb.DuckDBTelemetry.open(path))
+    journaled_below = duckdb.JOURNALED_BELOW if settings.storage.journal else 0
+    opening = asyncio.create_task(duckdb.DuckDBTelemetry.open(path, journaled_below=journaled_below))
     await asyncio.sleep(0)  # it begins, in a thread of its own
-    _import_edges(settings)
+    _import_edges(settings.mqtt)
     async with await opening as telemetry:
         yield telemetry
 
@@ -277,4 +278,7 @@ def migrate(settings: Settings) -> list[str]:
         Unusable: a database can't be opened, or the server has it open.
     """
     data = open_data_dir(settings.data_dir)
-    return [*duckdb.migrate(data.telemetry), *sqlite.migrate(data.registry)]
+    applied = [*duckdb.migrate(data.telemetry), *sqlite.migrate(data.registry)]
+    if duckdb.take_journal(data.telemetry):
+        applied.append("what the last server has left in the journal")
+    return applied

@@ -130,6 +130,12 @@ class LogSettings(_Section, frozen=True):
     format: LogFormat = LogFormat.TEXT
 
 
+class StorageSettings(_Section, frozen=True):
+    """Whether small deposits go into a journal first, and into `analytics.duckdb` within a second."""
+
+    journal: bool = False
+
+
 class RetentionSettings(_Section, frozen=True):
     """How long telemetry is kept."""
 
@@ -153,6 +159,7 @@ class Settings(_Section, frozen=True):
     security: SecuritySettings = SecuritySettings()
     internal: InternalSettings = InternalSettings()
     log: LogSettings = LogSettings()
+    storage: StorageSettings = StorageSettings()
     retention: RetentionSettings = RetentionSettings()
     presence: PresenceSettings = PresenceSettings()
 

@@ -89,15 +89,16 @@ class Server:
 
     @classmethod
     @contextmanager
-    def start(cls, data_dir: Path, *more: str) -> Iterator[Self]:
-        """`more` are further arguments.
+    def start(cls, data_dir: Path, *more: str, journal: bool = False) -> Iterator[Self]:
+        """`more` are further arguments, `journal` whether small deposits go into the journal first.
 
         Raises:
             Unmeasured: it does not start.
         """
         log = data_dir.with_suffix(".log")
         token = secrets.token_urlsafe(32)
-        with start_process(*serve(data_dir, *more), log=log, PINGUP_ADMIN_TOKEN=token) as process:
+        environ = {"PINGUP_ADMIN_TOKEN": token, "PINGUP_STORAGE__JOURNAL": str(journal).lower()}
+        with start_process(*serve(data_dir, *more), log=log, **environ) as process:
             assert process.stdout is not None  # noqa: S101 - it is a pipe
             words = process.stdout.readline().split()
             if words[:2] != ["pingup", "ready"]:

@@ -55,7 +55,7 @@ def _is_since(timestamp: str, since: float) -> bool:
 
 
 def _last_written(data_dir: Path) -> float:
-    files = data_dir.glob(f"{TELEMETRY_FILE}*")
+    files = data_dir.glob("analytics.*")
     return max(file.stat().st_mtime for file in files)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,10 +15,17 @@ from hypothesis import strategies as st
 import pingup
 from pingup.model import Deposit, Host, Order, Place, Record, Sample, Scan, Span
 from pingup.storage.duckdb import DuckDBTelemetry
+from pingup.storage.duckdb.writer import JOURNALED_BELOW
 
 START = datetime(2026, 2, 25, 10, tzinfo=UTC)
 EVERYTHING = Span(limit=10_000, order=Order.ASC)
 ROOT = Path(pingup.__file__).parents[1]
+
+# How large a deposit must be to go straight into DuckDB: none goes into the journal, or those of one record,
+# or all of a test.
+NEVER_JOURNALED = 0
+WAYS = (NEVER_JOURNALED, 2, JOURNALED_BELOW)
+ways = st.sampled_from(WAYS)
 
 
 def at(seconds: float) -> datetime:
@@ -34,9 +42,18 @@ def scan(agent_id: str = "A", seconds: float = 0, hosts: int = 2) -> Scan:
 
 
 @asynccontextmanager
-async def opened(directory: Path) -> AsyncIterator[DuckDBTelemetry]:
-    async with await DuckDBTelemetry.open(directory / "analytics.duckdb") as telemetry:
+async def opened(directory: Path, journaled_below: int = JOURNALED_BELOW) -> AsyncIterator[DuckDBTelemetry]:
+    file = directory / "analytics.duckdb"
+    async with await DuckDBTelemetry.open(file, journaled_below=journaled_below) as telemetry:
         yield telemetry
+
+
+async def crashed(telemetry: DuckDBTelemetry, directory: Path) -> Path:
+    """Another directory, with what a crash at this moment would leave in that of an open store."""
+    copy = directory / "crashed"
+    # On its thread nothing is being written meanwhile.
+    await telemetry._write(shutil.copytree, directory, copy)
+    return copy
 
 
 async def store(telemetry: DuckDBTelemetry, records: Sequence[Record]) -> list[bool]:
@@ -50,6 +67,28 @@ async def all_samples(telemetry: DuckDBTelemetry, agent_id: str = "A") -> list[S
 
 async def all_scans(telemetry: DuckDBTelemetry, agent_id: str = "A") -> list[Scan]:
     return await telemetry.scans(agent_id, EVERYTHING)
+
+
+class Model:
+    """What the store promises, in a list: every record once, in the order of its storing."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def store(self, records: Sequence[Record]) -> list[bool]:
+        flags = []
+        for record in records:
+            flags.append(record not in self.records)
+            if flags[-1]:
+                self.records.append(record)
+        return flags
+
+    def keep(self, is_kept: Callable[[Record], bool]) -> None:
+        self.records = [record for record in self.records if is_kept(record)]
+
+    def history(self, kind: type[Sample] | type[Scan], agent_id: str, order: Order) -> list[Record]:
+        mine = [one for one in self.records if isinstance(one, kind) and one.agent_id == agent_id]
+        return sorted(mine, key=lambda one: one.timestamp, reverse=order is Order.DESC)
 
 
 def place_after(moments: Sequence[datetime], before: Place | None) -> Place:

@@ -17,7 +17,9 @@ from msgspec.structs import replace
 from pingup.errors import Unusable
 from pingup.model import Host, Span
 from pingup.storage.duckdb import DuckDBTelemetry, migrate
+from pingup.storage.duckdb.writer import JOURNALED_BELOW
 from tests.contract.telemetry_examples import (
+    NEVER_JOURNALED,
     ROOT,
     all_samples,
     at,
@@ -37,7 +39,7 @@ from pingup.storage.duckdb import DuckDBTelemetry
 from tests.contract.telemetry_examples import sample, store
 
 async def main():
-    telemetry = await DuckDBTelemetry.open(Path(sys.argv[1]))
+    telemetry = await DuckDBTelemetry.open(Path(sys.argv[1]), journaled_below=int(sys.argv[3]))
     for seconds in range(int(sys.argv[2])):
         await store(telemetry, [sample(seconds=seconds), sample("B", seconds)])
         print(seconds, flush=True)
@@ -62,8 +64,8 @@ def killed(file: Path) -> Path:
     return log
 
 
-def _store_and_kill(file: Path) -> None:
-    with start_process(STORING, file, COUNT) as process:
+def _store_and_kill(file: Path, journaled_below: int = NEVER_JOURNALED) -> None:
+    with start_process(STORING, file, COUNT, journaled_below) as process:
         assert process.stdout is not None
         for seconds in range(COUNT):
             assert process.stdout.readline() == f"{seconds}\n"
@@ -132,7 +134,9 @@ async def test_a_file_from_a_newer_program_is_refused_and_left_alone(file: Path)
 # --- crashes -----------------------------------------------------------------------------------------
 
 
-async def test_a_sample_is_readable_after_kill_9(tmp_path: Path, killed: Path) -> None:
+@pytest.mark.parametrize("way", [NEVER_JOURNALED, JOURNALED_BELOW], ids=["straight", "journaled"])
+async def test_a_sample_is_readable_after_kill_9(tmp_path: Path, file: Path, way: int) -> None:
+    _store_and_kill(file, way)
     async with opened(tmp_path) as telemetry:
         assert await all_samples(telemetry) == [sample(seconds=n) for n in range(COUNT)]
         assert telemetry.quarantined is None
@@ -299,7 +303,7 @@ async def test_a_failed_checkpoint_is_healed_by_opening_the_file_anew(tmp_path: 
 
 
 async def test_a_second_process_is_told_who_has_the_file(file: Path) -> None:
-    with start_process(STORING, file, 1) as process:
+    with start_process(STORING, file, 1, JOURNALED_BELOW) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "0\n"
         with pytest.raises(Unusable, match=f"in use by process {process.pid}"):
@@ -338,7 +342,7 @@ def allow(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 async def main(file, full):
-    async with await DuckDBTelemetry.open(file) as telemetry:
+    async with await DuckDBTelemetry.open(file, journaled_below=0) as telemetry:
         for seconds in range(12):
             if full and seconds == 5:
                 allow(file.with_name(file.name + ".wal").stat().st_size + 1)

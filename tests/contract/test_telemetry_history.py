@@ -37,13 +37,13 @@ batches = st.lists(st.lists(st.one_of(examples.samples, examples.scans), max_siz
 
 
 @settings(deadline=None, max_examples=20)
-@given(batches, st.lists(spans, min_size=1, max_size=6))
+@given(batches, st.lists(spans, min_size=1, max_size=6), examples.ways)
 def test_the_pages_of_a_history_hold_every_record_once_and_in_order(
-    batches: list[list[Record]], spans: list[Span]
+    batches: list[list[Record]], spans: list[Span], way: int
 ) -> None:
     async def scenario() -> None:
         with TemporaryDirectory() as directory:
-            async with opened(Path(directory)) as telemetry:
+            async with opened(Path(directory), way) as telemetry:
                 for batch in batches:
                     await store(telemetry, batch)
                 stored = {record for batch in batches for record in batch if record.agent_id == "A"}
@@ -163,14 +163,36 @@ async def test_bounds_at_the_ends_of_the_calendar_are_bounds(
     assert await telemetry.samples("A", Span(end=edge)) == []
 
 
-async def test_a_read_does_not_wait_for_a_write(telemetry: DuckDBTelemetry) -> None:
-    await store(telemetry, [sample()])
+async def test_a_read_waits_for_no_write_but_that_of_what_it_is_about(telemetry: DuckDBTelemetry) -> None:
+    await store(telemetry, [sample(), scan("B")])
+    await store(telemetry, [sample("B")])
     done = threading.Event()
     busy = telemetry._writing.submit(done.wait, 30)
     try:
         async with asyncio.timeout(10):
+            about_b = asyncio.create_task(telemetry.samples("B", Span()))
             assert await telemetry.samples("A", Span(end=at(0) + timedelta(seconds=1))) == [sample()]
+            assert await telemetry.newest_samples(["A"]) == [sample()]
+            assert await telemetry.scans("B", Span()) == [scan("B")]
             await telemetry.check()
+            assert not about_b.done()
+    finally:
+        done.set()
+    assert busy.result()
+    assert await about_b == [sample("B")]
+
+
+async def test_a_read_does_not_wait_for_a_write_once_everything_is_in_the_tables(
+    telemetry: DuckDBTelemetry,
+) -> None:
+    await store(telemetry, [sample()])
+    assert await telemetry.samples("A", Span()) == [sample()]
+    done = threading.Event()
+    busy = telemetry._writing.submit(done.wait, 30)
+    try:
+        async with asyncio.timeout(10):
+            assert await telemetry.samples("A", Span()) == await telemetry.newest_samples() == [sample()]
+            assert await telemetry.runs() == []
     finally:
         done.set()
     assert busy.result()

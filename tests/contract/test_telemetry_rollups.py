@@ -20,7 +20,7 @@ from pingup.errors import Invalid
 from pingup.model import Order, Sample
 from pingup.rollups import Aggregate, Bucket, Rollup
 from pingup.storage.duckdb import DuckDBTelemetry, rollups
-from tests.contract.telemetry_examples import at, opened, sample, scan, store
+from tests.contract.telemetry_examples import at, opened, sample, scan, store, ways
 
 MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -141,12 +141,15 @@ questions = st.builds(
 
 
 @settings(deadline=None, max_examples=30)
-@given(samples, st.lists(questions, min_size=1, max_size=8))
-def test_a_rollup_is_what_adding_up_by_hand_gives(stored: list[Sample], asked: list[Rollup]) -> None:
+@given(samples, st.lists(questions, min_size=1, max_size=8), ways)
+def test_a_rollup_is_what_adding_up_by_hand_gives(
+    stored: list[Sample], asked: list[Rollup], way: int
+) -> None:
     async def scenario() -> None:
         with TemporaryDirectory() as directory:
-            async with opened(Path(directory)) as telemetry:
-                await store(telemetry, stored)
+            async with opened(Path(directory), way) as telemetry:
+                await store(telemetry, stored[1:])
+                await store(telemetry, stored[:1])
                 of_a = [one for one in stored if one.agent_id == "A"]
                 for rollup in asked:
                     check(await telemetry.buckets("A", rollup), by_hand(of_a, rollup))

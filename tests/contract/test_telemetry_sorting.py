@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -17,19 +17,23 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pingup.errors import Unavailable
-from pingup.model import Order, Record, Sample, Scan, Span
+from pingup.model import Order, Sample, Scan, Span
 from pingup.storage.duckdb import DuckDBTelemetry, migrate, sorting
 from tests.contract.telemetry_examples import (
+    NEVER_JOURNALED,
     START,
+    Model,
     all_samples,
     all_scans,
     at,
+    crashed,
     opened,
     place_after,
     sample,
     scan,
     start_process,
     store,
+    ways,
 )
 
 DAY = 86_400
@@ -40,7 +44,8 @@ AGENTS = ("A", "B", "C")
 
 @pytest.fixture
 async def telemetry(tmp_path: Path) -> AsyncIterator[DuckDBTelemetry]:
-    async with opened(tmp_path) as store:
+    """A store that has everything in its tables at once: only what is there is sorted."""
+    async with opened(tmp_path, NEVER_JOURNALED) as store:
         yield store
 
 
@@ -71,7 +76,7 @@ def agents_as_they_lie(file: Path) -> str:
 
 async def test_days_that_have_ended_are_sorted_by_agent_and_others_are_left(tmp_path: Path) -> None:
     stored = mixed(days=3, a_day=5)
-    async with opened(tmp_path) as telemetry:
+    async with opened(tmp_path, NEVER_JOURNALED) as telemetry:
         await store(telemetry, stored)
         # START is at ten o'clock.
         assert [await telemetry.sort(at(1.7 * DAY)) for _ in range(3)] == [True, True, False]
@@ -157,28 +162,6 @@ async def test_scans_are_sorted_and_come_back_whole(telemetry: DuckDBTelemetry) 
 # --- the same as without ---------------------------------------------------------------------------
 
 
-class Model:
-    """What the store promises, in a list: every record once, in the order of its storing."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def store(self, records: Sequence[Record]) -> list[bool]:
-        flags = []
-        for record in records:
-            flags.append(record not in self.records)
-            if flags[-1]:
-                self.records.append(record)
-        return flags
-
-    def keep(self, is_kept: Callable[[Record], bool]) -> None:
-        self.records = [record for record in self.records if is_kept(record)]
-
-    def history(self, kind: type[Sample] | type[Scan], agent_id: str, order: Order) -> list[Record]:
-        mine = [one for one in self.records if isinstance(one, kind) and one.agent_id == agent_id]
-        return sorted(mine, key=lambda one: one.timestamp, reverse=order is Order.DESC)
-
-
 moments = st.builds(lambda day, second: at(day * DAY + second), st.integers(0, 3), st.integers(0, 2))
 records = st.one_of(
     st.builds(
@@ -199,26 +182,32 @@ steps = st.one_of(
     st.tuples(st.just("purge"), st.sampled_from(AGENTS)),
     st.tuples(st.just("forget"), st.integers(-1, 4).map(lambda day: MIDNIGHT + timedelta(days=day))),
     st.tuples(st.just("reopen"), st.none()),
+    st.tuples(st.just("crash"), st.none()),
 )
 
 
 @settings(deadline=None, max_examples=15)
-@given(st.lists(steps, max_size=12))
-def test_sorting_at_any_moment_changes_nothing_that_one_can_see(script: list[tuple[str, object]]) -> None:
+@given(st.lists(steps, max_size=12), ways)
+def test_sorting_at_any_moment_changes_nothing_that_one_can_see(
+    script: list[tuple[str, object]], way: int
+) -> None:
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as directory:
         patch.setattr(sorting, "_MOST", 12)
         patch.setattr(sorting, "_MOST_AT_ONCE", 3)
-        asyncio.run(_play(Path(directory), script))
+        asyncio.run(_play(Path(directory), script, way))
 
 
-async def _play(directory: Path, script: list[tuple[str, object]]) -> None:
+async def _play(directory: Path, script: list[tuple[str, object]], way: int) -> None:
     model = Model()
     remaining = list(script)
     while remaining:
-        async with opened(directory) as telemetry:
+        async with opened(directory, way) as telemetry:
             while remaining:
                 step, value = remaining.pop(0)
                 if step == "reopen":
+                    break
+                if step == "crash":
+                    directory = await crashed(telemetry, directory)
                     break
                 await _take(telemetry, model, step, value)
             await _compare(telemetry, model)
@@ -344,7 +333,7 @@ async def test_the_store_closes_soon_while_it_sorts_and_keeps_everything(
     monkeypatch.setattr(sorting, "_MOST_AT_ONCE", 3)
     monkeypatch.setattr(sorting, "_portions", slowly)
     stored = mixed(days=1, a_day=500)
-    async with opened(tmp_path) as telemetry:
+    async with opened(tmp_path, NEVER_JOURNALED) as telemetry:
         await store(telemetry, stored)
         under_way = asyncio.create_task(telemetry.sort(FOREVER))
         await asyncio.to_thread(begun.wait)
@@ -358,7 +347,7 @@ async def test_the_store_closes_soon_while_it_sorts_and_keeps_everything(
 async def test_a_stretch_that_somebody_deletes_from_meanwhile_is_sorted_later(tmp_path: Path) -> None:
     file = tmp_path / "analytics.duckdb"
     migrate(file)
-    async with opened(tmp_path) as telemetry:
+    async with opened(tmp_path, NEVER_JOURNALED) as telemetry:
         stored = mixed(days=1, a_day=50)
         await store(telemetry, stored)
         with telemetry._database.cursor() as cursor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from pingup.bench.generator import Generator
 from pingup.bench.load import Kind, Load, percentile
 from pingup.bench.mosquitto import running_mosquitto
@@ -25,7 +27,7 @@ def measure(stage: Stage) -> Iterator[Measurement]:
     yield from _mosquitto(stage)
 
 
-def _load(stage: Stage, run: int) -> Load:
+def load_of(stage: Stage, run: int) -> Load:
     each = stage.amount(SECONDS * RATE // AGENTS)
     return Load(
         kind=Kind.MQTT,
@@ -41,8 +43,8 @@ def _load(stage: Stage, run: int) -> Load:
 def _embedded(stage: Stage) -> Iterator[Measurement]:
     with Server.start(stage.directory / "embedded") as server:
         register(server, AGENTS)
-        runs = [_watch(server, server.mqtt, _load(stage, run)) for run in stage.runs()]
-    return _rows("live, embedded", runs)
+        runs = [watch(server, server.mqtt, load_of(stage, run)) for run in stage.runs()]
+    return rows("live, embedded", runs)
 
 
 def _mosquitto(stage: Stage) -> Iterator[Measurement]:
@@ -53,28 +55,37 @@ def _mosquitto(stage: Stage) -> Iterator[Measurement]:
     ):
         register(server, AGENTS)
         server.wait_for_broker()
-        runs = [_watch(server, broker.port, _load(stage, run)) for run in stage.runs()]
-    return _rows("live, Mosquitto", runs)
+        runs = [watch(server, broker.port, load_of(stage, run)) for run in stage.runs()]
+    return rows("live, Mosquitto", runs)
 
 
-def _watch(server: Server, port: int, load: Load) -> list[float]:
-    """Seconds from sending to seeing, in order of size."""
+class Seen(msgspec.Struct, frozen=True):
+    """Seconds from sending to seeing, in order of size, and the server's µs of a core for a message."""
+
+    delays: list[float]
+    cpu: float
+
+
+def watch(server: Server, port: int, load: Load) -> Seen:
     with (
         Generator.start(load) as generator,
         Watcher.open(port, _FILTER, "operator", server.admin_token) as watcher,
     ):
+        used = server.processor_time
         sent = generator.send(port)
         watcher.wait_for(load.messages)
+        used = server.processor_time - used
     seen = [
         at - sent.departures[moment] for moment, at in watcher.arrivals.items() if moment in sent.departures
     ]
     if not seen:
         raise Unmeasured("nothing was to be seen on the live topics")
-    return sorted(seen)
+    return Seen(sorted(seen), used / load.messages * 1e6)
 
 
-def _rows(name: str, runs: list[list[float]]) -> Iterator[Measurement]:
-    seen = sum(map(len, runs))
+def rows(name: str, runs: list[Seen]) -> Iterator[Measurement]:
+    seen = sum(len(run.delays) for run in runs)
     note = f"{RATE:,}/s from {AGENTS} agents; {seen:,} samples were seen"
-    yield Measurement(f"{name}, p50", "ms", [percentile(run, 50) for run in runs], P50, note)
-    yield Measurement(f"{name}, p99", "ms", [percentile(run, 99) for run in runs], P99)
+    yield Measurement(f"{name}, p50", "ms", [percentile(run.delays, 50) for run in runs], P50, note)
+    yield Measurement(f"{name}, p99", "ms", [percentile(run.delays, 99) for run in runs], P99)
+    yield Measurement(f"{name}: CPU per message", "µs", [run.cpu for run in runs])

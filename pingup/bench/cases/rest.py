@@ -45,15 +45,20 @@ def measure(stage: Stage) -> Iterator[Measurement]:
         sent.messages * LINES_EACH for sent in by_the_line
     ]
     checked = check_count(data_dir, sum(taken))
-    yield from _latencies("rest: POST, alone", posts, f"{alone.each} calls one after the other")
-    yield from _latencies("rest: GET 100 newest, alone", gets, f"{newest.each} calls one after the other")
+    yield from latencies("rest: POST, alone", posts, f"{alone.each} calls one after the other")
+    yield from latencies("rest: GET 100 newest, alone", gets, f"{newest.each} calls one after the other")
     name = f"rest: POST, {CONNECTIONS} connections"
     yield Measurement(name, "/s", [sent.rate for sent in together], POSTED, f"{busy(together)}; {checked}")
-    yield from _latencies(name, together)
+    yield from latencies(name, together)
     yield Measurement(f"{name}: CPU per call", "µs", costs)
     rates = [sent.rate * LINES_EACH for sent in by_the_line]
     note = f"bodies of {LINES_EACH:,} samples on {CALLERS} connections; {busy(by_the_line)}"
     yield Measurement("rest: NDJSON, samples", "/s", rates, LINES, note)
+
+
+def many_posts(stage: Stage) -> Load:
+    """POST on many connections, each one call after the other."""
+    return Load(kind=Kind.POST, agents=CONNECTIONS, each=stage.amount(CALLS_EACH), connections=CONNECTIONS)
 
 
 def _loads(stage: Stage) -> tuple[Load, Load, Load, Load]:
@@ -62,7 +67,7 @@ def _loads(stage: Stage) -> tuple[Load, Load, Load, Load]:
     return (
         Load(kind=Kind.POST, agents=1, each=calls, connections=1),
         Load(kind=Kind.GET, agents=1, each=calls, connections=1, path=NEWEST),
-        Load(kind=Kind.POST, agents=CONNECTIONS, each=stage.amount(CALLS_EACH), connections=CONNECTIONS),
+        many_posts(stage),
         Load(
             kind=Kind.NDJSON,
             agents=CALLERS,
@@ -73,6 +78,6 @@ def _loads(stage: Stage) -> tuple[Load, Load, Load, Load]:
     )
 
 
-def _latencies(name: str, sent: list[Sent], note: str = "") -> Iterator[Measurement]:
+def latencies(name: str, sent: list[Sent], note: str = "") -> Iterator[Measurement]:
     yield Measurement(f"{name}, p50", "ms", [one.percentile(50) for one in sent], LATENCY, note)
     yield Measurement(f"{name}, p99", "ms", [one.percentile(99) for one in sent])

@@ -6,7 +6,7 @@ sure, and only the others, the suspects, are compared: with the batch so far, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import compress
 from typing import Generic, NamedTuple
@@ -41,38 +41,69 @@ class Bounds:
         self._newest.pop(agent_id, None)
 
 
-class Sifted(NamedTuple):
-    """A batch after the comparison with the bounds and with itself; positions in the batch.
+class Sifted(NamedTuple, Generic[K]):
+    """Keys after the comparison with the bounds, with what was kept before them, and with each other.
 
-    `newest` is the newest moment of each agent that has gone beyond its bound.
+    `repeats` and `suspects` are positions in `keys`, `newest` is the newest moment of each agent that has
+    gone beyond what was known.
     """
 
+    keys: Sequence[K]
     repeats: set[int]
     suspects: list[int]
     newest: dict[str, datetime]
 
+    def is_new(self, repeats: Collection[int]) -> list[bool]:
+        """For each key whether it is none of these."""
+        return [position not in repeats for position in range(len(self.keys))]
 
-def sift(keys: Sequence[K], bounds: Bounds) -> Sifted:
-    """Tell the repeats within a batch and those that only the table can tell about."""
-    sifted = Sifted(set(), [], {})
-    # Hashing costs more than all the rest, so keys are hashed only once a suspect turns up.
-    earlier: set[K] = set()
-    hashed = 0
-    newest = sifted.newest
-    for position, key in enumerate(keys):
-        agent_id, timestamp = key.agent_id, key.timestamp
-        known = newest.get(agent_id)
-        if timestamp > (bounds.of(agent_id) if known is None else known):
-            newest[agent_id] = timestamp
-            continue
-        bound = bounds.of(agent_id)
-        earlier.update(keys[hashed:position])
-        hashed = position
-        if key in earlier:
-            sifted.repeats.add(position)
-        elif key.timestamp <= bound:
-            sifted.suspects.append(position)
-    return sifted
+
+class Sieve(Generic[K]):
+    """Tells repeats of what is on its way into the table, and those that only the table can tell about."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        # Hashing costs more than all the rest, so keys are hashed only once it takes that.
+        self._unhashed: list[K] = []
+        self._hashed: set[K] = set()
+        self._newest: dict[str, datetime] = {}
+
+    def sift(self, keys: Sequence[K]) -> Sifted[K]:
+        """Compare, and keep nothing."""
+        sifted: Sifted[K] = Sifted(keys, set(), [], {})
+        earlier: set[K] = set()
+        hashed = 0
+        newest = sifted.newest
+        for position, key in enumerate(keys):
+            agent_id, timestamp = key.agent_id, key.timestamp
+            known = newest.get(agent_id)
+            if known is None:
+                known = self._newest.get(agent_id) or self._bounds.of(agent_id)
+            if timestamp > known:
+                newest[agent_id] = timestamp
+                continue
+            earlier.update(keys[hashed:position])
+            hashed = position
+            if key in earlier or self._keeps(key):
+                sifted.repeats.add(position)
+            elif timestamp <= self._bounds.of(agent_id):
+                sifted.suspects.append(position)
+        return sifted
+
+    def keep(self, sifted: Sifted[K]) -> None:
+        """Those keys are on their way into the table too."""
+        self._unhashed.extend(sifted.keys)
+        self._newest.update(sifted.newest)
+
+    def settle(self) -> None:
+        """All that was kept is in the table."""
+        self._bounds.advance(self._newest)
+        self._unhashed, self._hashed, self._newest = [], set(), {}
+
+    def _keeps(self, key: K) -> bool:
+        self._hashed.update(self._unhashed)
+        self._unhashed.clear()
+        return key in self._hashed
 
 
 class Intake(Generic[R, K]):
@@ -88,7 +119,22 @@ class Intake(Generic[R, K]):
         self._appender = cursor.appender(table.name)
         newest = cursor.execute(table.newest).fetchone()
         self._bounds = Bounds(aware(newest[0]) if newest and newest[0] else _NOTHING_STORED)
-        self._uncommitted: dict[str, datetime] = {}
+        self._sieve: Sieve[K] = Sieve(self._bounds)
+
+    def judge(self, records: Sequence[R]) -> Sifted[K] | None:
+        """What of the records is new; None where only the table can tell."""
+        with refusing_values():
+            sifted = self._sieve.sift(self._table.keys(records))
+        return None if sifted.suspects else sifted
+
+    def keep(self, sifted: Sifted[K]) -> None:
+        """What was judged is promised; what is new of it is appended before anything else is taken."""
+        self._sieve.keep(sifted)
+
+    def append(self, records: Sequence[R]) -> None:
+        """Append records that were judged to be new."""
+        with refusing_values():
+            self._append(records, self._table.keys(records))
 
     def take(self, records: Sequence[R]) -> list[bool]:
         """Append what is new; for each record whether it was.
@@ -98,16 +144,19 @@ class Intake(Generic[R, K]):
         """
         with refusing_values():
             keys = self._table.keys(records)
-            sifted = sift(keys, self._bounds)
+            sifted = self._sieve.sift(keys)
             repeats = sifted.repeats | self._stored(keys, sifted.suspects)
-            is_new = [position not in repeats for position in range(len(keys))]
+            is_new = sifted.is_new(repeats)
             if repeats:
                 records, keys = list(compress(records, is_new)), list(compress(keys, is_new))
-            if records:
-                self._appender.append_rows(self._table.rows(records, keys))
-                self._appender.flush()
-        self._uncommitted = sifted.newest
+            self._append(records, keys)
+        self._sieve.keep(sifted)
         return is_new
+
+    def _append(self, records: Sequence[R], keys: Sequence[K]) -> None:
+        if records:
+            self._appender.append_rows(self._table.rows(records, keys))
+            self._appender.flush()
 
     def _stored(self, keys: Sequence[K], suspects: Sequence[int]) -> set[int]:
         if not suspects:
@@ -117,8 +166,7 @@ class Intake(Generic[R, K]):
 
     def settle(self) -> None:
         """Remember what was taken, now that it is committed."""
-        self._bounds.advance(self._uncommitted)
-        self._uncommitted = {}
+        self._sieve.settle()
 
     def forget(self, agent_id: str) -> None:
         """Remember nothing of an agent whose rows are gone."""

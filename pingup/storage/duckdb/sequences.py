@@ -103,7 +103,7 @@ class Sequences:
         with refusing_values():
             self._appender.append_rows(map(_row, runs))
             self._appender.flush()
-        self._uncommitted = len(runs)
+        self._uncommitted += len(runs)
 
     def settle(self) -> None:
         """Count what was taken, now that it is committed."""
