@@ -25,6 +25,7 @@ HOST = "127.0.0.1"
 LIMIT = 30.0  # seconds for a start, an end, a recovery
 ROOT = Path(__file__).parents[2]
 _READY = re.compile(r"pingup ready .*\n")
+_STOPPED = re.compile(r"^State:\s+T", re.MULTILINE)
 _SAMPLE_EVERY = 0.1
 # Below the ports that the kernel gives to clients: nobody takes one while its server is down.
 _PORTS = range(20_000, 32_000)
@@ -94,6 +95,8 @@ class Server:
         self._out = directory / "server.out"
         self._flags = flags
         self.http_port, self.mqtt_port = fixed_port(), fixed_port()
+        self.has_journal = False
+        """Whether its next life puts small deposits into the journal first."""
         self.peak_rss = 0.0
         """The most resident memory of any of its lives, in MB (10⁶ bytes)."""
         self.has_crashed = False
@@ -104,6 +107,24 @@ class Server:
     def use_broker(self, url: str) -> None:
         """Have it connect to a broker outside, from its next start on."""
         self._flags = [*self._flags, "--mqtt-url", url]
+
+    @property
+    def duckdb(self) -> Path:
+        return self.data / "analytics.duckdb"
+
+    @property
+    def duckdb_log(self) -> Path:
+        return self.data / "analytics.duckdb.wal"
+
+    @property
+    def journal(self) -> Path:
+        """Where small deposits are before they are in DuckDB's log."""
+        return self.data / "analytics.journal"
+
+    @property
+    def logs(self) -> list[Path]:
+        """What must be on the disk when something is acknowledged is in one of these."""
+        return [self.duckdb_log, self.journal] if self.has_journal else [self.duckdb_log]
 
     @property
     def process(self) -> Process:
@@ -134,6 +155,7 @@ class Server:
     async def spawn(self, *prefix: str, environ: Mapping[str, str] | None = None) -> None:
         """Start it and don't wait."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PINGUP_")}
+        clean["PINGUP_STORAGE__JOURNAL"] = str(self.has_journal).lower()
         command = [*prefix, sys.executable, "-m", "pingup", "serve", "--data-dir", str(self.data)]
         ports = ["--http-port", str(self.http_port), "--mqtt-port", str(self.mqtt_port)]
         with self._out.open("wb") as out, self.log.open("ab") as log:
@@ -179,6 +201,13 @@ class Server:
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
+
+    async def stand_still(self) -> None:
+        """Freeze it, and wait until each of its threads has stopped, so that its files stay as they are."""
+        async with within(LIMIT, "the server doesn't stand still"):
+            while self._moves():
+                self.freeze()
+                await asyncio.sleep(0.001)
 
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
@@ -233,6 +262,10 @@ class Server:
         if (kilobytes := self._status("VmHWM")) is not None:
             self.peak_rss = max(self.peak_rss, kilobytes * 1024 / 1e6)
 
+    def _moves(self) -> bool:
+        threads = Path(f"/proc/{self.pid}/task").glob("*/status")
+        return any(_STOPPED.search(read(thread)) is None for thread in threads)
+
     def _status(self, name: str) -> int | None:
         """A number out of proc(5), None if the process has gone."""
         with suppress(OSError):
@@ -240,6 +273,11 @@ class Server:
             if (found := re.search(rf"^{name}:\s+(\d+)", status, re.MULTILINE)) is not None:
                 return int(found[1])
         return None
+
+
+def size_of(file: Path) -> int:
+    """In bytes; a file that isn't there has none."""
+    return file.stat().st_size if file.exists() else 0
 
 
 def read(file: Path) -> str:

@@ -52,22 +52,47 @@ def topic_of(agent_id: str, kind: str = "metrics") -> str:
     return f"pingup/v1/up/{agent_id}/{kind}"
 
 
+class Mixture:
+    """What the devices of a scene write by turns: plain samples of now, which the server's journal can take,
+    and all kinds, of moments that have passed, which make it look into its tables and commit at once.
+
+    For a stretch there are only the ones, or only the others, or some of the others among the ones.
+    """
+
+    def __init__(self, chance: Random) -> None:
+        self._chance = chance
+        self._plain = 0.0
+        self._left = 0
+
+    def is_plain(self) -> bool:
+        """Whether the next message is a plain one."""
+        if not self._left:
+            self._plain = self._chance.choice((0.0, 0.8, 0.98, 1.0))
+            self._left = round(10 ** self._chance.uniform(1, 3))
+        self._left -= 1
+        return self._chance.random() < self._plain
+
+
 class Author:
-    """Writes the messages of one device, each of a later moment than the one before."""
+    """Writes the messages of one device; those of one kind are each of a later moment than the one before."""
 
     def __init__(
         self,
         device: Device,
         chance: Random,
+        mixture: Mixture,
         *,
         since: datetime | None = None,
         step: timedelta = MILLISECOND,
         stream: str | None = None,
     ) -> None:
-        """`since` is the moment of the first message, an hour ago unless named; `stream` numbers them."""
+        """`since` is the first of the passed moments, an hour ago unless named; `stream` numbers them."""
         self.device = device
         self._chance = chance
+        self._mixture = mixture
+        self._is_plain = False
         self._moment = since or datetime.now(UTC) - timedelta(hours=1)
+        self._now = datetime.now(UTC)
         self._step = step
         self.stream = stream
         self.first = 1
@@ -76,8 +101,9 @@ class Author:
 
     def write(self) -> Message:
         """A genuine message: a sample as a rule, sometimes a batch of them or a scan."""
+        self._is_plain = self._mixture.is_plain()
         draw = self._chance.random()
-        if draw < 0.05:
+        if draw < 0.05 and not self._is_plain:
             return self._scan()
         if draw < 0.10:
             return self._batch()
@@ -114,12 +140,20 @@ class Author:
             metrics |= {"ram": self._chance.randrange(100) / 2, "latency": self._chance.randrange(500)}
         if self._chance.random() < 0.2:
             metrics["temperature"] = self._chance.randrange(100) / 4
+        moment = self._advance()
+        status = self._chance.choice(("online", "busy"))
+        members = {"timestamp": moment.isoformat(), "metrics": metrics, "status": status}
+        return members, sample_row(self.device.id, moment, metrics, status)
+
+    def _advance(self) -> datetime:
+        """The moment of the next sample."""
+        if self._is_plain:
+            self._now = max(self._now + MILLISECOND, datetime.now(UTC))
+            return self._now
         # Now and then two samples of one moment, which only their values tell apart.
         if self._chance.random() < 0.9:
             self._moment += self._step
-        status = self._chance.choice(("online", "busy"))
-        members = {"timestamp": self._moment.isoformat(), "metrics": metrics, "status": status}
-        return members, sample_row(self.device.id, self._moment, metrics, status)
+        return self._moment
 
     def _batch(self) -> Message:
         measured = [self._measure() for _ in range(self._chance.randrange(2, 8))]

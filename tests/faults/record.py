@@ -33,11 +33,15 @@ class Record:
     """Acknowledged messages that must not be."""
     heard: Callable[[Message], None] | None = None
     """Told of each acknowledged message that must be stored."""
+    departing: Callable[[Message], None] | None = None
+    """Told of each message before it is sent."""
     _grown: asyncio.Event = field(default_factory=asyncio.Event)
 
     def sent(self, message: Message) -> None:
         """A message is about to be sent, perhaps not for the first time."""
         self.genuine.update(message.rows)
+        if self.departing is not None:
+            self.departing(message)
 
     def acknowledge(self, message: Message, *, proven: bool) -> None:
         """A device was told that it need not keep this message any more; `proven`: by the server itself."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.faults.load import Sender, messages
 from tests.faults.machine import LIMIT, Broken, within
-from tests.faults.message import Author, Device, Message
+from tests.faults.message import Author, Device, Message, Mixture
 from tests.faults.numbered import NumberedSender
 from tests.faults.obedient import Obedient, Orders
 from tests.faults.record import Record, count, read_rows
@@ -52,6 +52,7 @@ class Scene(Stage):
         super().__init__(directory, mode, setting)
         self.chance = Random(seed)
         self.share = share
+        self.mixture = Mixture(self.chance)
         self.record = Record()
         self.outcome = Outcome(seed)
         self.senders: dict[Sender, asyncio.Task[None]] = {}
@@ -77,7 +78,7 @@ class Scene(Stage):
 
     def supply(self, device: Device, **options: Any) -> Iterator[Message]:
         """A device's messages with forged ones among them; options are those of `Author`."""
-        return self._forging(Author(device, self.chance, **{"since": self._since, **options}))
+        return self._forging(Author(device, self.chance, self.mixture, **{"since": self._since, **options}))
 
     def _forging(self, author: Author) -> Iterator[Message]:
         victim = next(other for other in reversed(self.devices) if other != author.device)
@@ -106,7 +107,8 @@ class Scene(Stage):
             options = {"pause": _PAUSE_OUTSIDE, **options}
         sender: Sender
         if numbered:
-            author = Author(device, self.chance, since=self._since, stream=f"stream-of-{device.id}")
+            stream = f"stream-of-{device.id}"
+            author = Author(device, self.chance, self.mixture, since=self._since, stream=stream)
             sender = NumberedSender(author, self._forging(author), self.record, port, **options)
         else:
             is_proof = self.mode is Mode.EMBEDDED
@@ -232,7 +234,7 @@ class Scene(Stage):
             raise Broken(f"not everything was acknowledged in the end: {told}") from None
 
     def _count(self) -> None:
-        found = count(self.record, read_rows(self.server.data / "analytics.duckdb"), {OBEDIENT})
+        found = count(self.record, read_rows(self.server.duckdb), {OBEDIENT})
         outcome = self.outcome
         outcome.messages, outcome.refused = self.record.messages, self.record.refused
         outcome.lost, outcome.doubled, outcome.forged = len(found.lost), len(found.doubled), len(found.forged)

@@ -38,6 +38,8 @@ class Setting:
     """Whether a proxy is on every way but the bystander's."""
     agent_interval: float = 0.2
     """Seconds between two samples of the obedient agent."""
+    journal: bool = False
+    """Whether small deposits go into the journal first."""
     broker_forgets: bool = False
     """Whether only receipts count, since the broker dies."""
 
@@ -50,6 +52,7 @@ class Stage:
         self.mode = mode
         self.setting = setting
         self.server = Server(directory, ["--log-level", "warning"])
+        self.server.has_journal = setting.journal
         self.outside = Broker(directory / "broker") if mode is Mode.EXTERNAL else None
         self.upstream = Proxy()
         """Between the agents and their broker."""

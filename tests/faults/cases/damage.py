@@ -1,89 +1,100 @@
-"""A write-ahead log that a crash, or the disk, has damaged.
+"""A journal or a write-ahead log that a crash, or the disk, has damaged.
 
 What the damage itself took away nobody can give back, so it is counted apart. All that stands before it must
-be there, the damaged log must be kept, and what is sent again must be stored once.
+be there, the damaged file must be kept, and what is sent again must be stored once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 from tests.faults.case import Case
-from tests.faults.machine import Broken
-from tests.faults.message import Message, Row, topic_of
+from tests.faults.ledger import Ledger
+from tests.faults.machine import LIMIT, Broken, size_of, within
+from tests.faults.message import Message, topic_of
 from tests.faults.record import read_rows
 from tests.faults.scene import Scene
+from tests.faults.stage import Setting
 
 Damage = Callable[[bytes, int, Random], bytes]
 
-
-@dataclass
-class Ledger:
-    """How long the log was when each message was acknowledged: the message is before that, or in the file."""
-
-    log: Path
-    acknowledged: list[tuple[int, Message]] = field(default_factory=list)
-    checkpointed: list[Message] = field(default_factory=list)
-    """Those of logs before this one."""
-    _last: int = 0
-
-    def note(self, message: Message) -> None:
-        size = self.log.stat().st_size if self.log.exists() else 0
-        if size < self._last:
-            self.checkpointed += [message for _, message in self.acknowledged]
-            self.acknowledged.clear()
-        self._last = size
-        self.acknowledged.append((size, message))
-
-    @property
-    def messages(self) -> list[Message]:
-        return [*self.checkpointed, *(message for _, message in self.acknowledged)]
-
-    def before(self, offset: int) -> set[Row]:
-        """The rows that damage from there on can't have touched."""
-        untouched = (message for size, message in self.acknowledged if size <= offset)
-        return {row for message in (*self.checkpointed, *untouched) for row in message.rows}
-
-    def is_end(self, offset: int) -> bool:
-        """Whether a transaction ends there, so that a log which is cut there is a whole one."""
-        return any(size == offset for size, _ in self.acknowledged)
+_JOURNAL_FORMAT = b"pingup journal 1\n"
+_ENTRY_HEAD = 8  # bytes: the size of what follows, and a checksum
+# The entry of DuckDB's log that ends a transaction: its size, its checksum, and that it is one.
+_END_OF_TRANSACTION = bytes.fromhex("0500000000000000e7fe7d722fed3d5e640064ffff")
+# Before the first transaction it only says whose log it is.
+_LOG_HEAD = 57
+_FRONT = 100
 
 
-def cut(log: bytes, offset: int, chance: Random) -> bytes:
-    """A log whose end is missing."""
-    return log[:offset]
+def cut(content: bytes, offset: int, chance: Random) -> bytes:
+    """A file whose end is missing."""
+    return content[:offset]
 
 
-def flip(log: bytes, offset: int, chance: Random) -> bytes:
-    """A log with some wrong bytes."""
-    size = min(chance.choice((1, 1, 8, 200)), len(log) - offset)
-    return log[:offset] + bytes(byte ^ 0xFF for byte in log[offset : offset + size]) + log[offset + size :]
+def flip(content: bytes, offset: int, chance: Random) -> bytes:
+    """A file with some wrong bytes."""
+    end = offset + min(chance.choice((1, 1, 8, 200)), len(content) - offset)
+    return content[:offset] + bytes(byte ^ 0xFF for byte in content[offset:end]) + content[end:]
 
 
 async def damage_log(scene: Scene, damage: Damage) -> None:
-    """Kill the server, damage its log somewhere, start it, look; then send everything again."""
-    ledger = Ledger(scene.server.data / "analytics.duckdb.wal")
-    scene.record.heard = ledger.note
+    """Kill the server, damage DuckDB's log or the journal somewhere, start it, look; then send all again."""
+    ledger = Ledger(scene.server.journal, scene.server.duckdb_log)
+    scene.record.departing, scene.record.heard = ledger.depart, ledger.note
     scene.send_all()
     await scene.a_while()
-    await scene.server.kill()
+    file = scene.chance.choice(scene.server.logs)
+    await _kill_while_filled(scene, file)
     unfinished = await scene.silence()
-    log = ledger.log.read_bytes()
-    offset = scene.chance.randrange(1, len(log))
-    damaged = damage(log, offset, scene.chance)
-    ledger.log.write_bytes(damaged)
+    ledger.look()
+    content = file.read_bytes()
+    offset = scene.chance.randrange(1, len(content) if scene.chance.random() < 0.8 else _FRONT)
+    damaged = damage(content, offset, scene.chance)
+    file.write_bytes(damaged)
     since = scene.now()
     await scene.server.start()
     scene.outcome.recoveries.append(scene.now() - since)
-    if not (damage is cut and ledger.is_end(offset)):
-        await _check_quarantine(scene, damaged)
+    if damage is flip or not _is_whole(damaged, ledger, is_journal=file == scene.server.journal):
+        await _check_quarantine(scene, file, damaged)
     await scene.server.stop()
-    _check_rows(scene, ledger, offset)
+    _check_rows(scene, ledger, file, offset)
+    scene.record.departing = scene.record.heard = None
     await scene.server.start()
     await _send_again(scene, [*ledger.messages, *(message for message in unfinished if message.rows)])
+
+
+async def _kill_while_filled(scene: Scene, file: Path) -> None:
+    """Wait until a file has as many bytes as the seed wants, and kill the server before it has less."""
+    wanted = max(_FRONT, round(10 ** scene.chance.uniform(2, 4) * scene.share))
+    async with within(LIMIT, f"{file.name} did not grow to {wanted} bytes"):
+        while True:
+            await scene.record.grow()
+            if size_of(file) < wanted:
+                continue
+            await scene.server.stand_still()
+            if size_of(file) >= wanted:
+                break
+            scene.server.thaw()
+    await scene.server.kill()
+
+
+def _is_whole(damaged: bytes, ledger: Ledger, *, is_journal: bool) -> bool:
+    """Whether a file that was cut looks as if nothing had ever come after."""
+    if is_journal:
+        return len(damaged) <= len(_JOURNAL_FORMAT) or _end_of_entries(damaged) == len(damaged)
+    is_end = len(damaged) in ledger.log_sizes or len(damaged) <= _LOG_HEAD
+    return is_end or damaged.endswith(_END_OF_TRANSACTION)
+
+
+def _end_of_entries(journal: bytes) -> int:
+    """Where the last entry of a journal ends that was cut, or would have ended."""
+    end = len(_JOURNAL_FORMAT)
+    while end < len(journal):
+        end += _ENTRY_HEAD + int.from_bytes(journal[end : end + 4], "little")
+    return end
 
 
 async def _send_again(scene: Scene, messages: Sequence[Message]) -> None:
@@ -93,20 +104,21 @@ async def _send_again(scene: Scene, messages: Sequence[Message]) -> None:
     await scene.exhausted(scene.senders)
 
 
-async def _check_quarantine(scene: Scene, damaged: bytes) -> None:
+async def _check_quarantine(scene: Scene, file: Path, damaged: bytes) -> None:
     health = await scene.health("degraded")
     if "damaged" not in health["components"]["duckdb"].get("detail", ""):
-        raise Broken(f"/health does not tell of the damaged log: {health}")
-    kept = [path.read_bytes() for path in scene.server.data.glob("*.wal.damaged-*")]
+        raise Broken(f"/health does not tell of the damaged {file.name}: {health}")
+    kept = [path.read_bytes() for path in scene.server.data.glob(f"{file.name}.damaged-*")]
     if kept != [damaged]:
-        raise Broken("the damaged log was not kept as it was")
+        raise Broken(f"the damaged {file.name} was not kept as it was")
 
 
-def _check_rows(scene: Scene, ledger: Ledger, offset: int) -> None:
-    stored = read_rows(scene.server.data / "analytics.duckdb")
-    missing = ledger.before(offset) - stored.keys()
+def _check_rows(scene: Scene, ledger: Ledger, file: Path, offset: int) -> None:
+    stored = read_rows(scene.server.duckdb)
+    missing = ledger.before(file, offset) - stored.keys()
     if missing:
-        raise Broken(f"{len(missing)} rows are lost that stood before the damage at byte {offset}")
+        told = f"before the damage to {file.name} at byte {offset}"
+        raise Broken(f"{len(missing)} rows are lost that stood {told}")
     scene.outcome.taken_by_damage = sum(
         any(row not in stored for row in message.rows) for message in ledger.messages
     )
@@ -123,4 +135,6 @@ async def flip_log(scene: Scene) -> None:
 CASES = (
     Case("log truncated", cut_log, 40),
     Case("log with flipped bytes", flip_log, 40),
+    Case("journal or log truncated", cut_log, 40, Setting(journal=True)),
+    Case("journal or log with flipped bytes", flip_log, 40, Setting(journal=True)),
 )
