@@ -17,6 +17,7 @@ from pingup.model import Deposit, Fate, Run, Sample, Span
 from pingup.rollups import Aggregate, Rollup
 from pingup.storage.duckdb import DuckDBTelemetry, take_journal
 from tests.contract.telemetry_examples import (
+    NEVER_JOURNALED,
     all_samples,
     at,
     crashed,
@@ -50,9 +51,6 @@ class JournalFile:
 
     def write(self, content: bytes) -> None:
         self._path.write_bytes(content)
-
-    def remove(self) -> None:
-        self._path.unlink()
 
 
 @pytest.fixture
@@ -334,6 +332,12 @@ async def test_a_stream_heard_of_the_moment_before_is_not_forgotten(telemetry: D
     assert await stored_seqs(telemetry) == {1, 9}
 
 
+async def test_who_wants_no_journal_any_more_loses_nothing_of_it(tmp_path: Path, file: Path) -> None:
+    do_and_kill(file)
+    async with opened(tmp_path, NEVER_JOURNALED) as store:
+        assert (len(await all_samples(store)), len(await stored_seqs(store))) == (20, 20)
+
+
 async def test_migrate_brings_in_what_a_crash_has_left(tmp_path: Path, file: Path) -> None:
     do_and_kill(file)
     assert take_journal(file)
@@ -389,6 +393,6 @@ async def test_a_journal_of_another_version_is_refused_and_left_alone(
     with pytest.raises(Unusable, match="another version"):
         await DuckDBTelemetry.open(file)
     assert journal.read() == content
-    journal.remove()
+    (tmp_path / "analytics.journal").unlink()
     async with opened(tmp_path) as telemetry:
         assert await all_samples(telemetry) == [sample()]
