@@ -36,6 +36,8 @@ def receivable(principal: Principal) -> tuple[str, ...]:
             return (f"{ROOT}/up/#",)
         case Role.OPERATOR if principal.scope is Scope.ADMIN:
             return ("pingup/#",)
+        case Role.OPERATOR if principal.scope is Scope.METRICS:
+            return ()
         case Role.OPERATOR:
             return f"{ROOT}/live/#", f"{ROOT}/sys/#"
 

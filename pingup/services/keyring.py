@@ -73,7 +73,7 @@ class Keyring:
 
     def admit(self, token: ApiToken, token_hash: bytes, text: str | None = None) -> None:
         """Know an API token from now on; `text` is passed on to who watches, and not kept."""
-        principal = Principal(Role.OPERATOR, token.id, token.scope, token.expires_at)
+        principal = Principal(Role.OPERATOR, token.id, token.scope, token.expires_at, token.tags)
         self._operators[token_hash] = principal
         self._watcher.note(principal, text)
 

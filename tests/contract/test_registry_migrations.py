@@ -17,7 +17,7 @@ from pingup.storage.sqlite import SQLiteRegistry, migrate, migrations
 from pingup.storage.sqlite.migrations import Migration
 from tests.contract.registry_examples import agent, key
 
-ALL = ["0001_registry", "0002_sealed_tokens"]
+ALL = ["0001_registry", "0002_sealed_tokens", "0003_security"]
 
 # The specification, section 5.1: name, type, default.
 NOW = "CURRENT_TIMESTAMP"

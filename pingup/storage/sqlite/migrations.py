@@ -119,7 +119,80 @@ _REGISTRY = Migration(
 # For brokers elsewhere, which have to be told the token of an agent that has no secret to make it from.
 _SEALED_TOKENS = Migration("sealed_tokens", ("ALTER TABLE agents ADD COLUMN sealed_token BLOB",))
 
-MIGRATIONS = (_REGISTRY, _SEALED_TOKENS)
+_SECURITY = Migration(
+    "security",
+    (
+        "ALTER TABLE api_tokens ADD COLUMN tags TEXT NOT NULL DEFAULT '[]'",
+        """
+        CREATE TABLE enrolment_tokens (
+          id TEXT PRIMARY KEY,
+          name TEXT NOT NULL,
+          token_hash BLOB NOT NULL UNIQUE,
+          tags TEXT NOT NULL,
+          uses INTEGER NOT NULL,
+          used INTEGER NOT NULL DEFAULT 0,
+          created_at TEXT NOT NULL,
+          expires_at TEXT NOT NULL,
+          last_used_at TEXT
+        )
+        """,
+        """
+        CREATE TABLE enrolments (
+          claim_hash BLOB PRIMARY KEY,
+          agent_id TEXT NOT NULL,
+          token_id TEXT NOT NULL,
+          public_key BLOB,
+          state TEXT NOT NULL,
+          address TEXT,
+          requested_at TEXT NOT NULL
+        )
+        """,
+        "CREATE INDEX idx_enrolments_agent ON enrolments(agent_id)",
+        """
+        CREATE TABLE other_keys (
+          agent_id TEXT PRIMARY KEY REFERENCES agents(id) ON DELETE CASCADE,
+          standing TEXT NOT NULL,
+          algorithm TEXT NOT NULL,
+          sealed_secret BLOB,
+          public_key BLOB,
+          token_hash BLOB NOT NULL,
+          sealed_token BLOB,
+          until TEXT NOT NULL,
+          command_id TEXT,
+          uses INTEGER NOT NULL DEFAULT 0,
+          last_used_at TEXT
+        )
+        """,
+        """
+        CREATE TABLE audit (
+          id INTEGER PRIMARY KEY AUTOINCREMENT,
+          at TEXT NOT NULL,
+          actor_kind TEXT NOT NULL,
+          actor_id TEXT NOT NULL,
+          address TEXT,
+          action TEXT NOT NULL,
+          target TEXT NOT NULL,
+          detail TEXT NOT NULL
+        )
+        """,
+        "CREATE INDEX idx_audit_target ON audit(target, id)",
+        """
+        CREATE TABLE refusals (
+          id INTEGER PRIMARY KEY AUTOINCREMENT,
+          at TEXT NOT NULL,
+          agent_id TEXT,
+          source TEXT NOT NULL,
+          reason TEXT NOT NULL,
+          detail TEXT NOT NULL,
+          size INTEGER NOT NULL,
+          head BLOB NOT NULL
+        )
+        """,
+        "CREATE INDEX idx_refusals_agent ON refusals(agent_id, id)",
+    ),
+)
+
+MIGRATIONS = (_REGISTRY, _SEALED_TOKENS, _SECURITY)
 
 
 def migrate(path: Path) -> list[str]:

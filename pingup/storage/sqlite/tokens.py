@@ -6,20 +6,21 @@ import sqlite3
 from collections.abc import Iterable
 from datetime import datetime
 
+import msgspec
 from aiosqlite import Connection
 
 from pingup.clock import rfc3339
 from pingup.errors import Conflict
 from pingup.model import ApiToken, Scope
-from pingup.storage.sqlite.columns import moment_text, read_moment, read_optional_moment
+from pingup.storage.sqlite.columns import json_text, moment_text, read_moment, read_optional_moment
 from pingup.storage.sqlite.database import Database
 
 _INSERT = """
-INSERT INTO api_tokens (id, name, scope, token_hash, created_at, expires_at, last_used_at)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO api_tokens (id, name, scope, token_hash, created_at, expires_at, last_used_at, tags)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _ALL = """
-SELECT id, name, scope, token_hash, created_at, expires_at, last_used_at FROM api_tokens
+SELECT id, name, scope, token_hash, created_at, expires_at, last_used_at, tags FROM api_tokens
 ORDER BY created_at, id
 """
 
@@ -44,6 +45,7 @@ class SQLiteTokens:
             rfc3339(token.created_at),
             moment_text(token.expires_at),
             moment_text(token.last_used_at),
+            json_text(token.tags),
         )
 
         async def insert(connection: Connection) -> None:
@@ -85,4 +87,5 @@ def _token(row: sqlite3.Row) -> ApiToken:
         created_at=read_moment(row["created_at"]),
         expires_at=read_optional_moment(row["expires_at"]),
         last_used_at=read_optional_moment(row["last_used_at"]),
+        tags=msgspec.json.decode(row["tags"], type=tuple[str, ...]),
     )
