@@ -99,7 +99,7 @@ async def test_a_later_migration_keeps_what_is_there(path: Path, monkeypatch: py
         await registry.agents.add(agent("a1"), key("a1"))
     later = Migration("colour", ("ALTER TABLE agents ADD COLUMN colour TEXT",))
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, later))
-    assert migrate(path) == ["0003_colour"]
+    assert migrate(path) == ["0004_colour"]
     async with SQLiteRegistry.open(path, vault) as registry:
         assert await registry.agents.get("a1") == agent("a1")
 
