@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from pingup.access import SERVER_USER
 from pingup.broker_url import BrokerUrl, parse_broker_url
+from pingup.discreet import without
 from pingup.errors import Unusable
 from pingup.sources import USAGE, in_words, nest, read_toml
 
@@ -55,7 +56,10 @@ class LiveSamples(StrEnum):
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A table of settings by name."""
+    """A table of settings by name. A secret of that name in any of them is in no repr."""
+
+    def __repr__(self) -> str:
+        return without(self, "admin_token", "token", "url", "control_url")
 
 
 class HttpSettings(_Section, frozen=True):

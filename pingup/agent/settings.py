@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from pingup.agent.probe import Address
 from pingup.agent.scan import check_ranges
+from pingup.discreet import without
 from pingup.errors import Unusable
 from pingup.settings import LogLevel
 from pingup.sources import USAGE, in_words, nest, read_toml
@@ -146,6 +147,9 @@ class AgentSettings(Tuning, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     execute: ExecuteSettings = ExecuteSettings()
     reconnect: ReconnectSettings = ReconnectSettings()
     spool: SpoolSettings = SpoolSettings()
+
+    def __repr__(self) -> str:
+        return without(self, *_SECRETS)
 
     @property
     def home(self) -> Path:

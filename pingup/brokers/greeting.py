@@ -17,6 +17,7 @@ from amqtt.mqtt.connect import ConnectPacket
 
 from pingup.access import assign_client_id, is_topic
 from pingup.brokers.framing import Frame, Publish, Violation, read_packet
+from pingup.discreet import without
 from pingup.errors import PingupError
 from pingup.model import AgentKey, Principal
 
@@ -45,6 +46,9 @@ class Greeting(msgspec.Struct, frozen=True):
     clean_session: bool
     keep_alive: int
     will: Publish | None
+
+    def __repr__(self) -> str:
+        return without(self, "password")
 
 
 class Login(msgspec.Struct, frozen=True):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+import msgspec
 from aiohttp import web
 
 from pingup.http.context import CONTEXT
-from pingup.http.problems import answer
-from pingup.services.health import Health, Status
+from pingup.http.problems import answer, without_directories
+from pingup.services.health import Component, Health, Status
 
 
 async def health(request: web.Request) -> web.StreamResponse:
-    """Every part by name; 503 when the whole does not work."""
+    """Every part by name; 503 when the whole does not work. Strangers learn nothing of directories."""
     found = await request.app[CONTEXT].health.look()
-    return answer(found, _status(found))
+    components = {name: _shown(component) for name, component in found.components.items()}
+    return answer(msgspec.structs.replace(found, components=components), _status(found))
 
 
 async def live(request: web.Request) -> web.StreamResponse:
@@ -27,6 +29,12 @@ async def ready(request: web.Request) -> web.StreamResponse:
     found = await request.app[CONTEXT].health.look()
     status = _status(found)
     return answer({"status": "ready" if status is HTTPStatus.OK else "not ready"}, status)
+
+
+def _shown(component: Component) -> Component:
+    if component.detail is None:
+        return component
+    return msgspec.structs.replace(component, detail=without_directories(component.detail))
 
 
 def _status(found: Health) -> HTTPStatus:

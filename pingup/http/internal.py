@@ -28,6 +28,7 @@ from msgspec import UNSET, UnsetType
 
 from pingup import signing
 from pingup.access import may_publish, may_receive, may_subscribe_unfiltered
+from pingup.discreet import without
 from pingup.errors import Invalid, Unauthenticated
 from pingup.http import bodies
 from pingup.http.access import ANYBODY, Handle, Route
@@ -83,6 +84,9 @@ class Login(msgspec.Struct, frozen=True):
     password: str | None = None
     clientid: str | None = None
 
+    def __repr__(self) -> str:
+        return without(self, "password")
+
 
 class VerneLogin(msgspec.Struct, frozen=True):
     """The same as VerneMQ asks it."""
@@ -90,6 +94,9 @@ class VerneLogin(msgspec.Struct, frozen=True):
     username: str | None = None
     password: str | None = None
     client_id: str | None = None
+
+    def __repr__(self) -> str:
+        return without(self, "password")
 
 
 class Admitted(msgspec.Struct, frozen=True):

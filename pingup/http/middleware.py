@@ -27,6 +27,7 @@ from pingup.http.problems import (
     empty,
     errors_by_field,
     problem,
+    without_directories,
 )
 
 RETRY_AFTER = "5"  # seconds
@@ -85,7 +86,8 @@ def answering_problems(handle: Handle) -> Handle:
             )
         except Unavailable as trouble:
             headers = {hdrs.RETRY_AFTER: RETRY_AFTER}
-            return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(trouble), headers=headers)
+            words = without_directories(str(trouble))
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, words, headers=headers)
         except web.HTTPException as exception:
             return _of_aiohttp(request, exception)
 

@@ -29,6 +29,8 @@ _JSON_LINES = lines({**_HEADERS, hdrs.CONTENT_TYPE: JSON})
 
 # The parser's words: "Expected `str`, got `int` - at `$.name`".
 _PLACE = re.compile(r"(.*) - at `\$\.?([^`]+)`", re.DOTALL)
+# "/var/lib/pingup/" of a file's whole name; of an address (mqtt://host) nothing.
+_DIRECTORIES = re.compile(r"(?<![\w:/])/(?:[^\s/\"']+/)*(?=[^\s/])")
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 
 
@@ -95,6 +97,11 @@ def problem(
     )
     fields = lines({**_HEADERS, hdrs.CONTENT_TYPE: PROBLEM_JSON, **(headers or {})})
     return Answer(status, fields, codec.encode(document))
+
+
+def without_directories(text: str) -> str:
+    """A text with the files that it names, but not where they lie on this machine."""
+    return _DIRECTORIES.sub("", text)
 
 
 def errors_by_field(complaint: str) -> dict[str, str]:

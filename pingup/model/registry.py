@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from pingup.discreet import without
+
 
 class Algorithm(StrEnum):
     """How an agent's messages are signed; a property of its key record, never of a message."""
@@ -49,6 +51,9 @@ class AgentKey(msgspec.Struct, frozen=True):
     public_key: bytes | None
     token_hash: bytes
     token: str | None = None
+
+    def __repr__(self) -> str:
+        return without(self, "secret", "token")
 
 
 class CommandStatus(StrEnum):

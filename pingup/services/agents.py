@@ -10,6 +10,7 @@ import msgspec
 
 from pingup import signing
 from pingup.clock import Clock
+from pingup.discreet import without
 from pingup.errors import Conflict, Invalid, NotFound
 from pingup.model import Agent, AgentKey, Algorithm
 from pingup.model import Presence as Status
@@ -34,6 +35,9 @@ class Credentials(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     secret: str | None = None
     server_public_key: str | None = None
 
+    def __repr__(self) -> str:
+        return without(self, "token", "secret")
+
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
     """A new agent as its operator describes it: with a secret, with a public key, or with neither."""
@@ -44,6 +48,9 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...]
     secret: str | None = None
     public_key: str | None = None
+
+    def __repr__(self) -> str:
+        return without(self, "secret")
 
 
 class Agents:
