@@ -12,6 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.house import House
 
+pytest_plugins = ("tests.secrecy",)
+
 
 class ManualClock:
     """A clock that stands still until it is moved."""
